@@ -43,6 +43,18 @@ pub const fn argument_size(request: u32) -> usize {
     ((request >> 16) & 0x3fff) as usize
 }
 
+/// The address of an array that an ioctl reads, as the uapi wants it.
+///
+/// The provenance is exposed: an emulator in this process turns the number back into a pointer.
+pub fn user_address<T>(objects: &[T]) -> u64 {
+    objects.as_ptr().expose_provenance() as u64
+}
+
+/// The address of an array that an ioctl writes, as the uapi wants it.
+pub fn user_address_mut<T>(objects: &mut [T]) -> u64 {
+    objects.as_mut_ptr().expose_provenance() as u64
+}
+
 /// A structure as the header test sees it.
 #[cfg(test)]
 struct Layout {

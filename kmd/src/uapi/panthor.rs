@@ -2,7 +2,7 @@
 //!
 //! Addresses, sizes and offsets are bytes. Every `pad` must be zero.
 
-use super::{COMMAND_BASE, uapi_consts, uapi_requests, uapi_structs};
+use super::{COMMAND_BASE, uapi_consts, uapi_requests, uapi_structs, user_address};
 
 /// The driver's name in the answer of the version ioctl.
 pub const DRIVER_NAME: &str = "panthor";
@@ -378,7 +378,7 @@ impl ObjArray {
         Self {
             stride: size_of::<T>() as u32,
             count: u32::try_from(objects.len()).expect("an ioctl takes less than 2^32 objects"),
-            array: objects.as_ptr().addr() as u64,
+            array: user_address(objects),
         }
     }
 }

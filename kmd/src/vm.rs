@@ -1,0 +1,85 @@
+//! What the layer asks of a kernel's address space: one small table of functions, one implementation a driver.
+
+use crate::bo::GemHandle;
+use crate::syncobj::SyncobjHandle;
+use core::ops::Range;
+use rustix::io::Errno;
+
+/// One VM_BIND operation. Bytes; aligned to [`Limits::page_size`], inside [`Limits::va`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindOp {
+    /// GPU virtual address.
+    pub va: u64,
+    /// Length, not zero.
+    pub len: u64,
+    /// What the range points at afterwards.
+    pub target: BindTarget,
+}
+
+/// What a bound range points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindTarget {
+    /// Memory of a buffer object, from `offset` bytes on.
+    Map {
+        /// The object's handle in the VM's own open file.
+        bo: GemHandle,
+        /// Offset in the object.
+        offset: u64,
+    },
+    /// The null mapping: accesses do not fault. What a read returns is the driver's affair; nothing else is touched.
+    Null,
+    /// Nothing: accesses fault.
+    Unmap,
+}
+
+/// A binary syncobj, or a point of a timeline syncobj.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncPoint {
+    /// The syncobj's handle in the VM's own open file.
+    pub syncobj: SyncobjHandle,
+    /// The timeline point; none for a binary syncobj.
+    pub point: Option<u64>,
+}
+
+/// What an address space can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Smallest page, in bytes: every address, length and offset is a multiple of it.
+    pub page_size: u64,
+    /// The addresses that user space may bind, in bytes.
+    pub va: Range<u64>,
+    /// Most operations that one call should carry.
+    pub max_ops: usize,
+    /// Whether [`BindTarget::Null`] exists; where it does not, an unbound range has to be unmapped.
+    pub null_mapping: bool,
+}
+
+/// A synchronous bind that the kernel did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel refused bind operation {applied}: {errno}")]
+pub struct Refused {
+    /// The first `applied` operations of the call stay in force, the others had no effect.
+    pub applied: usize,
+    /// Why the next one was refused.
+    pub errno: Errno,
+}
+
+/// A GPU's address space with its bind queue.
+pub trait Vm: Send + Sync {
+    /// What it can do.
+    fn limits(&self) -> &Limits;
+
+    /// Performs `ops` in order, and returns when the page tables are as they say.
+    ///
+    /// Does not wait for earlier asynchronous calls.
+    fn bind(&self, ops: &[BindOp]) -> Result<(), Refused>;
+
+    /// Queues `ops`: they run in order, behind earlier calls, when all `waits` are signalled, and then signal `signals`.
+    ///
+    /// Without `ops` it only waits and signals. When it fails, nothing was queued. EINVAL may mean that a point of `waits`
+    /// has no fence yet: kernels do not wait for a submission.
+    fn bind_async(&self, ops: &[BindOp], waits: &[SyncPoint], signals: &[SyncPoint]) -> Result<(), Errno>;
+
+    /// Whether the kernel still takes operations; false after a queued operation failed.
+    fn is_usable(&self) -> Result<bool, Errno>;
+}
