@@ -1,1 +1,51 @@
-//! To be written.
+//! A GPU virtual address space manager in the image of the kernel's `drm_gpuvm` (Linux 7.3), and a planner that
+//! turns wanted bindings into the fewest VM_BIND operations.
+//!
+//! * [`Vm`] is the mirror of one VM: after the operations that the kernel accepted it holds exactly the mappings that
+//!   the kernel's own tree holds, split the same way. [`Vm::sm_map`] and [`Vm::sm_unmap`] say how a request is done,
+//!   as [`Step`]s.
+//! * [`Planner`] takes wanted bindings in the order in which they were asked for, and gives a [`Plan`]: disjoint,
+//!   sorted, joined operations that turn what is mapped into what is wanted, and nothing else.
+//!
+//! The crate knows no Vulkan, makes no system call and has no `unsafe`. All addresses, lengths and offsets are bytes.
+//!
+//! ```
+//! use gpuvm::{OpKind, Planner, Policy, VaRange, Vm};
+//!
+//! let mut vm = Vm::<u32>::new(VaRange::new(0, 1 << 40)?, None)?;
+//! let mut planner = Planner::new(Policy::default());
+//! for page in [2, 0, 1] {
+//!     let range = VaRange::new(0x10_0000 + page * 0x1000, 0x1000)?;
+//!     planner.want(range, OpKind::Map { object: 7, offset: page * 0x1000 })?;
+//! }
+//! let plan = planner.plan(&vm);
+//! assert_eq!(plan.ops().len(), 1);
+//! for op in plan.ops() {
+//!     vm.apply(op)?;
+//! }
+//! assert_eq!(vm.find(0x10_2fff).unwrap().range, VaRange::new(0x10_0000, 0x3000)?);
+//! # Ok::<(), gpuvm::VmError>(())
+//! ```
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod error;
+mod mapping;
+mod op;
+mod overlay;
+mod planner;
+mod policy;
+mod range;
+mod run;
+mod split;
+mod tree;
+mod vm;
+
+pub use error::VmError;
+pub use mapping::{Mapping, Target};
+pub use op::{Op, OpKind};
+pub use planner::{Plan, Planner};
+pub use policy::Policy;
+pub use range::VaRange;
+pub use split::{Step, Unmapped};
+pub use vm::Vm;

@@ -1,0 +1,93 @@
+//! Joining what continues, and trimming it to what differs.
+
+use crate::mapping::Body;
+use crate::tree::{Cursor, Tree};
+use crate::{Op, OpKind, VaRange};
+
+/// A piece of wanted content that continues in address and content, and where it differs from what is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<O> {
+    start: u64,
+    end: u64,
+    kind: OpKind<O>,
+    /// First and behind last differing byte; empty (first above last) while nothing differs.
+    first: u64,
+    last: u64,
+}
+
+impl<O: Copy + Eq> Run<O> {
+    pub(crate) fn new(start: u64, end: u64, kind: OpKind<O>) -> Self {
+        Self { start, end, kind, first: u64::MAX, last: 0 }
+    }
+
+    /// Takes the piece in if it continues the run.
+    pub(crate) fn try_extend(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
+        let joins = self.end == start && self.kind.advance(start - self.start) == kind;
+        if joins {
+            self.end = end;
+        }
+        joins
+    }
+
+    /// Notes that `start..end`, a part of the run, is not there yet. Parts come in order.
+    pub(crate) fn differs(&mut self, start: u64, end: u64) {
+        self.first = self.first.min(start);
+        self.last = end;
+    }
+
+    /// Compares all of the run with what is mapped.
+    pub(crate) fn compare(&mut self, content: &mut Content<'_, O>) {
+        let (start, end, kind) = (self.start, self.end, self.kind);
+        content.pieces(start, end, |from, to, present| {
+            if kind.advance(from - start) != present {
+                self.differs(from, to);
+            }
+        });
+    }
+
+    /// The one operation that makes the run true; none where it is.
+    pub(crate) fn op(&self) -> Option<Op<O>> {
+        (self.first < self.last).then(|| Op {
+            range: VaRange::span(self.first, self.last),
+            kind: self.kind.advance(self.first - self.start),
+        })
+    }
+}
+
+/// Reads what is mapped, holes included, best in the order of addresses.
+pub(crate) struct Content<'a, O> {
+    tree: &'a Tree<Body<O>>,
+    cursor: Cursor,
+}
+
+impl<'a, O: Copy + Eq> Content<'a, O> {
+    pub(crate) fn new(tree: &'a Tree<Body<O>>) -> Self {
+        Self { tree, cursor: tree.first() }
+    }
+
+    /// Gives what is mapped in `start..end`, piece by piece and without a gap.
+    pub(crate) fn pieces(&mut self, start: u64, end: u64, mut piece: impl FnMut(u64, u64, OpKind<O>)) {
+        let mut at = start;
+        self.cursor = self.tree.floor_near(self.cursor, start);
+        let mut cursor = self.cursor;
+        while let Some((key, body)) = self.tree.get(cursor) {
+            if key >= end {
+                break;
+            }
+            self.cursor = cursor;
+            if body.end > at {
+                if key > at {
+                    piece(at, key, OpKind::Unmap);
+                    at = key;
+                }
+                let stop = body.end.min(end);
+                piece(at, stop, body.target.advance(at - key).into());
+                at = stop;
+            }
+            cursor = self.tree.next(cursor);
+        }
+        if at < end {
+            piece(at, end, OpKind::Unmap);
+        }
+    }
+}

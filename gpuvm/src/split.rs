@@ -1,0 +1,105 @@
+//! How a map or unmap request changes what is mapped: `drm_gpuvm_sm_map()` and `drm_gpuvm_sm_unmap()` of Linux 7.3
+//! (drivers/gpu/drm/drm_gpuvm.c). Existing mappings are only ever split, never merged.
+
+use arrayvec::ArrayVec;
+
+use crate::mapping::Body;
+use crate::tree::{Cursor, Tree};
+use crate::{Mapping, Target, VaRange};
+
+/// A mapping that leaves the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmapped<O> {
+    /// The mapping as it was, all of it.
+    pub mapping: Mapping<O>,
+    /// The mapping shows the same bytes of the same object as the request does where the two overlap, so the page
+    /// table entries there could stay. Never set for null mappings and in answer to an unmap request.
+    pub keep: bool,
+}
+
+/// One step of a request, the `drm_gpuva_op` of the kernel. Steps come in the order of addresses, the
+/// [`Step::Map`] last. A request gives any number of [`Step::Unmap`] and at most two [`Step::Remap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<O> {
+    /// The request itself is mapped.
+    Map(Mapping<O>),
+    /// A mapping that reaches out of the request is replaced by what is left of it.
+    Remap {
+        /// What is left below the request.
+        prev: Option<Mapping<O>>,
+        /// What is left above the request.
+        next: Option<Mapping<O>>,
+        /// The mapping that is replaced.
+        unmap: Unmapped<O>,
+    },
+    /// A mapping inside the request goes.
+    Unmap(Unmapped<O>),
+}
+
+/// What the steps of a request change in the tree.
+pub(crate) struct Edit<O> {
+    range: VaRange,
+    /// The mapping that is cut short at the start of the request, with its new end.
+    prev: Option<(Cursor, Body<O>)>,
+    /// What takes the place of everything that starts in the request: the request itself and what is left above it.
+    items: ArrayVec<(u64, Body<O>), 2>,
+}
+
+impl<O: Copy + Eq> Edit<O> {
+    /// Makes the change in the tree from which the edit was computed.
+    pub(crate) fn commit(self, tree: &mut Tree<Body<O>>) {
+        if let Some((cursor, body)) = self.prev {
+            tree.set(cursor, body);
+        }
+        tree.replace(self.range.start, self.range.end(), &self.items);
+    }
+}
+
+/// Walks what overlaps `range` and gives the steps that make it show `target`, or nothing where that is `None`.
+/// The tree stays as it is until the edit is committed.
+pub(crate) fn walk<O: Copy + Eq>(
+    tree: &Tree<Body<O>>,
+    range: VaRange,
+    target: Option<Target<O>>,
+    step: &mut impl FnMut(Step<O>),
+) -> Edit<O> {
+    let (start, end) = (range.start, range.end());
+    let mut edit = Edit { range, prev: None, items: ArrayVec::new() };
+    if let Some(target) = target {
+        edit.items.push((start, Body { end, target }));
+    }
+    let mut cursor = tree.floor(start);
+    while let Some((key, body)) = tree.get(cursor) {
+        if key >= end {
+            break;
+        }
+        if body.end > start {
+            let old = body.at(key);
+            let prev = (key < start).then(|| old.part(key, start));
+            let next = (body.end > end).then(|| old.part(end, body.end));
+            let unmap = Unmapped { mapping: old, keep: target.is_some_and(|new| in_line(&old, start, new)) };
+            if prev.is_some() || next.is_some() {
+                step(Step::Remap { prev, next, unmap });
+            } else {
+                step(Step::Unmap(unmap));
+            }
+            if prev.is_some() {
+                edit.prev = Some((cursor, Body { end: start, target: body.target }));
+            }
+            if let Some(next) = next {
+                edit.items.push((end, Body { end: body.end, target: next.target }));
+            }
+        }
+        cursor = tree.next(cursor);
+    }
+    if let Some(target) = target {
+        step(Step::Map(Mapping { range, target }));
+    }
+    edit
+}
+
+/// Whether `old` and a request for `target` at `start` show the same bytes of an object where they overlap.
+fn in_line<O: Copy + Eq>(old: &Mapping<O>, start: u64, target: Target<O>) -> bool {
+    let common = old.range.start.max(start);
+    !old.target.is_null() && old.target.advance(common - old.range.start) == target.advance(common - start)
+}
