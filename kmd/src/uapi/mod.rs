@@ -7,6 +7,9 @@
 pub mod drm;
 pub mod panthor;
 
+#[cfg(test)]
+mod tests;
+
 use rustix::ioctl::opcode;
 
 /// The `_IOC` type of every DRM ioctl.
@@ -115,7 +118,7 @@ macro_rules! uapi_consts {
         /// Name in C, value, size of the type in bytes.
         #[cfg(test)]
         pub(super) const CONSTANTS: &[(&str, u64, usize)] =
-            &[$(($c_name, $value as u64, size_of::<$type>()),)*];
+            &[$(($c_name, $name as u64, size_of::<$type>()),)*];
     };
 }
 use uapi_consts;
