@@ -167,3 +167,67 @@ impl Drop for CpuMapping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Request;
+    use crate::fake::{Fake, Seen};
+    use rustix::fd::{AsFd, AsRawFd, IntoRawFd};
+
+    fn no_offset(_: &dyn Node, _: GemHandle) -> Result<u64, Errno> {
+        Err(Errno::INVAL)
+    }
+
+    /// A file with a size, in place of a dma-buf.
+    fn file(size: u64) -> OwnedFd {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        file.into()
+    }
+
+    #[test]
+    fn import_takes_the_size_from_the_file() {
+        let (fake, dma_buf) = (Fake::new(), file(0x3000));
+        let fd = dma_buf.as_raw_fd();
+        let answer = move |arg: &mut drm::PrimeFdToHandle| {
+            assert_eq!(arg.0, drm::PrimeHandle { handle: 0, flags: 0, fd });
+            arg.0.handle = 9;
+            Ok(())
+        };
+        fake.expect(answer);
+        let bo = BufferObject::import(fake.clone(), dma_buf.as_fd(), no_offset).unwrap();
+        assert_eq!((bo.handle(), bo.size()), (GemHandle(9), 0x3000));
+        fake.take();
+        drop(bo);
+        assert_eq!(fake.take(), [Seen::Other { request: drm::GemClose::REQUEST, words: vec![9, 0] }]);
+
+        fake.expect(answer);
+        let borrowed = BorrowedObject::import(fake.clone(), dma_buf.as_fd(), no_offset).unwrap();
+        assert_eq!((borrowed.handle(), borrowed.size()), (GemHandle(9), 0x3000));
+        fake.take();
+        drop(borrowed);
+        assert_eq!(fake.take(), [], "a borrowed handle is left alone");
+    }
+
+    #[test]
+    fn export_returns_the_kernels_file() {
+        let fake = Fake::new();
+        let bo = BorrowedObject::from_handle(fake.clone(), GemHandle(2), 0x1000, no_offset);
+        fake.expect(|arg: &mut drm::PrimeHandleToFd| {
+            assert_eq!((arg.0.handle, arg.0.flags), (2, drm::CLOEXEC | drm::RDWR));
+            arg.0.fd = file(0x1000).into_raw_fd();
+            Ok(())
+        });
+        let exported = bo.export().unwrap();
+        assert_eq!(rustix::fs::fstat(exported).unwrap().st_size, 0x1000);
+        fake.expect(|_: &mut drm::PrimeHandleToFd| Err(Errno::INVAL));
+        assert_eq!(bo.export().err(), Some(Errno::INVAL));
+    }
+
+    #[test]
+    fn failed_offset_fails_the_mapping() {
+        let bo = BorrowedObject::from_handle(Fake::new(), GemHandle(2), 0x1000, no_offset);
+        assert_eq!(bo.map().err(), Some(Errno::INVAL));
+    }
+}

@@ -185,3 +185,23 @@ unsafe impl rustix::ioctl::Ioctl for Raw {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_come_through() {
+        assert_eq!(RenderNode::open("/dev/dri/no such node").err(), Some(Errno::NOENT));
+        // Not a DRM file: the ioctl reaches the kernel, which knows no such request for it.
+        let node = RenderNode::open("/dev/null").unwrap();
+        assert_eq!(DriverVersion::query(&node), Err(Errno::NOTTY));
+        // SAFETY: the caller owns what is mapped, and /dev/null maps nothing.
+        assert_eq!(unsafe { node.mmap(0, 4096) }, Err(Errno::NODEV));
+    }
+
+    #[test]
+    fn unknown_driver_is_not_found() {
+        assert!(RenderNode::find("no such driver").is_err());
+    }
+}

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+mod tests;
+
 /// A syncobj handle: a small number that stands for a syncobj in one open file. Zero is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SyncobjHandle(pub u32);
