@@ -1,0 +1,137 @@
+//! How an emulated device is set up, and what it counts.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What the CPU finds at an address that the VM maps to nothing real (`MAP_SPARSE`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unbound {
+    /// Ordinary anonymous memory, as panthor's dummy object: reads are undefined (zero until written), writes matter to nobody.
+    #[default]
+    Zero,
+    /// Inaccessible: an access faults, so a program that survives proves that every page it touched was bound.
+    Trap,
+}
+
+/// Failures to inject. Each number is 1-based, counts over the whole device and strikes once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The n-th allocation fails with `ENOMEM`: object backing, VM, syncobj, preparation of a VM_BIND operation.
+    pub alloc: Option<u64>,
+    /// The n-th executed MAP or UNMAP fails with `ENOMEM` when it runs.
+    pub op: Option<u64>,
+    /// The n-th ioctl fails with `ENOMEM` before it does anything.
+    pub ioctl: Option<u64>,
+}
+
+/// How an emulated device behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// What unbound pages are.
+    pub unbound: Unbound,
+    /// Failures to inject.
+    pub faults: Faults,
+    /// Whether VM_BIND changes the process's address space. `false`: page table only, the negative control of a test.
+    pub execute: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { unbound: Unbound::default(), faults: Faults::default(), execute: true }
+    }
+}
+
+/// What a device has done so far, and what is alive in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Ioctls, refused ones included.
+    pub ioctls: u64,
+    /// VM_BIND ioctls.
+    pub binds: u64,
+    /// VM_BIND operations that were executed (MAP, UNMAP), failed ones included.
+    pub ops: u64,
+    /// Jobs that went through a bind queue.
+    pub jobs: u64,
+    /// Page-table pages that exist now, over all VMs.
+    pub table_pages: u64,
+    /// Page-table pages that the kernel would have preallocated for the operations so far.
+    pub preallocated_pages: u64,
+    /// Page-table entries written so far, cleared ones included.
+    pub entries_written: u64,
+    /// TLB flushes so far: one an executed operation, as the real MMU would pay.
+    pub flushes: u64,
+    /// Buffer objects that exist now.
+    pub live_bos: u64,
+    /// Calls that changed the process's mappings for the VMs (mmap, mremap, mprotect).
+    pub map_calls: u64,
+}
+
+/// A counter that any thread may bump; nobody orders anything by it.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The running form of [`Counters`].
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) ioctls: Count,
+    pub(crate) binds: Count,
+    pub(crate) ops: Count,
+    pub(crate) jobs: Count,
+    pub(crate) table_pages: Count,
+    pub(crate) preallocated_pages: Count,
+    pub(crate) entries_written: Count,
+    pub(crate) flushes: Count,
+    pub(crate) live_bos: Count,
+    pub(crate) map_calls: Count,
+}
+
+impl Stats {
+    pub(crate) fn snapshot(&self) -> Counters {
+        Counters {
+            ioctls: self.ioctls.get(),
+            binds: self.binds.get(),
+            ops: self.ops.get(),
+            jobs: self.jobs.get(),
+            table_pages: self.table_pages.get(),
+            preallocated_pages: self.preallocated_pages.get(),
+            entries_written: self.entries_written.get(),
+            flushes: self.flushes.get(),
+            live_bos: self.live_bos.get(),
+            map_calls: self.map_calls.get(),
+        }
+    }
+}
+
+/// One kind of fault: counts its events and says which one is to fail.
+#[derive(Debug)]
+pub(crate) struct Injector {
+    target: Option<u64>,
+    seen: AtomicU64,
+}
+
+impl Injector {
+    pub(crate) fn new(target: Option<u64>) -> Self {
+        Self { target, seen: AtomicU64::new(0) }
+    }
+
+    /// Counts one event; `true` when it is the one that must fail.
+    pub(crate) fn strikes(&self) -> bool {
+        match self.target {
+            None => false,
+            Some(target) => self.seen.fetch_add(1, Ordering::Relaxed) + 1 == target,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! VM_BIND of panthor: the checks in the kernel's order, the synchronous and the asynchronous form.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kmd::uapi::panthor::*;
+use rustix::io::Errno;
+
+use super::PanthorNode;
+use super::queue::{Job, Queue};
+use super::vm::Vm;
+use crate::drm::fence::Fence;
+use crate::drm::syncobj::Syncobj;
+use crate::drm::user::User;
+use crate::mem::PAGE;
+use crate::vm::{Action, Operation, preallocation};
+
+const MAP_FLAGS: u32 = VM_BIND_OP_MAP_READONLY
+    | VM_BIND_OP_MAP_NOEXEC
+    | VM_BIND_OP_MAP_UNCACHED
+    | VM_BIND_OP_MAP_SPARSE
+    | VM_BIND_OP_TYPE_MASK;
+
+/// A signal of a submission: the place, and the fence that will go there.
+struct Signal {
+    syncobj: Arc<Syncobj>,
+    point: u64,
+    fence: Option<Arc<Fence>>,
+}
+
+/// The signals of a submission, in the order in which they were first named.
+#[derive(Default)]
+struct Signals {
+    list: Vec<Signal>,
+    index: HashMap<(u32, u64), usize>,
+}
+
+impl Signals {
+    fn find(&mut self, op: &SyncOp) -> Option<&mut Signal> {
+        let at = *self.index.get(&(op.handle, op.timeline_value))?;
+        self.list.get_mut(at)
+    }
+}
+
+fn check_sync_op(op: &SyncOp) -> Result<(), Errno> {
+    if op.flags & !(SYNC_OP_HANDLE_TYPE_MASK | SYNC_OP_SIGNAL) != 0 {
+        return Err(Errno::INVAL);
+    }
+    match op.flags & SYNC_OP_HANDLE_TYPE_MASK {
+        SYNC_OP_HANDLE_TYPE_SYNCOBJ if op.timeline_value == 0 => Ok(()),
+        SYNC_OP_HANDLE_TYPE_TIMELINE_SYNCOBJ => Ok(()),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+fn is_signal(op: &SyncOp) -> bool {
+    op.flags & SYNC_OP_SIGNAL != 0
+}
+
+impl PanthorNode {
+    pub(super) fn vm_bind(&self, args: &mut VmBind, user: &User) -> Result<(), Errno> {
+        self.file.device.stats.binds.add(1);
+        // Other flag bits are ignored, as in the kernel.
+        if args.flags & VM_BIND_ASYNC != 0 {
+            self.vm_bind_async(args, user)
+        } else {
+            self.vm_bind_sync(args, user)
+        }
+    }
+
+    fn vm_bind_sync(&self, args: &mut VmBind, user: &User) -> Result<(), Errno> {
+        let vm = self.vm(args.vm_id).ok_or(Errno::INVAL)?;
+        let ops: Vec<VmBindOp> = user.read_array(&args.ops, size_of::<VmBindOp>())?;
+        for (i, op) in ops.iter().enumerate() {
+            if let Err(errno) = self.bind_now(&vm, op) {
+                // Tells user space which one it was; those before it stay.
+                args.ops.count = i as u32;
+                return Err(errno);
+            }
+        }
+        Ok(())
+    }
+
+    fn bind_now(&self, vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
+        if op.syncs.count != 0 {
+            return Err(Errno::INVAL);
+        }
+        if op.size == 0 {
+            return Ok(());
+        }
+        match self.prepare(vm, op)? {
+            Some(operation) => vm.run(&operation),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks an operation and takes what it needs. Nothing comes back for one that only synchronises.
+    fn prepare(&self, vm: &Vm, op: &VmBindOp) -> Result<Option<Operation>, Errno> {
+        if (op.va | op.size | op.bo_offset) % PAGE != 0 {
+            return Err(Errno::INVAL);
+        }
+        if op.va >= vm.user_va_range || op.size > vm.user_va_range - op.va {
+            return Err(Errno::INVAL);
+        }
+        let no_object = op.bo_handle == 0 && op.bo_offset == 0;
+        let no_flags = op.flags & !VM_BIND_OP_TYPE_MASK == 0;
+        let action = match op.flags & VM_BIND_OP_TYPE_MASK {
+            VM_BIND_OP_TYPE_MAP => self.prepare_map(vm, op)?,
+            VM_BIND_OP_TYPE_UNMAP if no_flags && no_object => Action::Unmap,
+            VM_BIND_OP_TYPE_SYNC_ONLY
+                if no_flags && no_object && op.va == 0 && op.size == 0 && op.syncs.count != 0 =>
+            {
+                return Ok(None);
+            }
+            _ => return Err(Errno::INVAL),
+        };
+        let operation = Operation { va: op.va, len: op.size, action };
+        if self.file.device.faults.alloc.strikes() {
+            return Err(Errno::NOMEM);
+        }
+        if !vm.space.permits(&operation) {
+            // The one check that the kernel does not have: there, the range is the GPU's alone.
+            tracing::warn!(
+                va = format_args!("{:#x}", op.va),
+                len = format_args!("{:#x}", op.size),
+                "a bind outside of the registered windows is refused"
+            );
+            return Err(Errno::INVAL);
+        }
+        self.file.device.stats.preallocated_pages.add(preallocation(&operation));
+        Ok(Some(operation))
+    }
+
+    fn prepare_map(&self, vm: &Vm, op: &VmBindOp) -> Result<Action, Errno> {
+        if op.flags & VM_BIND_OP_MAP_SPARSE != 0 {
+            if op.flags & !MAP_FLAGS != 0 || op.flags & VM_BIND_OP_MAP_NOEXEC == 0 {
+                return Err(Errno::INVAL);
+            }
+            if op.bo_handle != 0 || op.bo_offset != 0 {
+                return Err(Errno::INVAL);
+            }
+            return Ok(Action::MapSparse);
+        }
+        let object = self.file.object(op.bo_handle).ok_or(Errno::INVAL)?;
+        if op.flags & !MAP_FLAGS != 0 {
+            return Err(Errno::INVAL);
+        }
+        if op.size > object.size || op.bo_offset > object.size - op.size {
+            return Err(Errno::INVAL);
+        }
+        if object.attributes.exclusive.is_some_and(|only| only != vm.space.id) {
+            return Err(Errno::INVAL);
+        }
+        Ok(Action::Map { object, offset: op.bo_offset, readonly: op.flags & VM_BIND_OP_MAP_READONLY != 0 })
+    }
+
+    fn vm_bind_async(&self, args: &VmBind, user: &User) -> Result<(), Errno> {
+        let vm = self.vm(args.vm_id).ok_or(Errno::INVAL)?;
+        let ops: Vec<VmBindOp> = user.read_array(&args.ops, size_of::<VmBindOp>())?;
+        let mut jobs = Vec::with_capacity(ops.len());
+        let mut syncs = Vec::with_capacity(ops.len());
+        for op in &ops {
+            if vm.is_destroyed() || vm.is_unusable() {
+                return Err(Errno::INVAL);
+            }
+            let operation = self.prepare(&vm, op)?;
+            syncs.push(user.read_array::<SyncOp>(&op.syncs, size_of::<SyncOp>())?);
+            jobs.push(Job { operation, waits: Vec::new(), done: Fence::new() });
+        }
+        let mut signals = self.collect_signals(&syncs)?;
+        if !jobs.is_empty() {
+            Queue::start(&vm)?;
+        }
+
+        let order = vm.submit.lock();
+        for (job, syncs) in jobs.iter_mut().zip(&syncs) {
+            for op in syncs.iter().filter(|op| !is_signal(op)) {
+                check_sync_op(op)?;
+                let fence = match signals.find(op) {
+                    // A job may wait for one before it in the same submission, but not for one that is still to come.
+                    Some(signal) => signal.fence.clone().ok_or(Errno::INVAL)?,
+                    None => {
+                        self.file.syncobj(op.handle).ok_or(Errno::NOENT)?.find_fence(op.timeline_value)?
+                    }
+                };
+                job.waits.push(fence);
+            }
+            for op in syncs.iter().filter(|op| is_signal(op)) {
+                if let Some(signal) = signals.find(op) {
+                    signal.fence = Some(job.done.clone());
+                }
+            }
+        }
+        // Nothing can fail from here on.
+        self.file.device.stats.jobs.add(jobs.len() as u64);
+        vm.queue.push(jobs);
+        for Signal { syncobj, point, fence } in signals.list {
+            let Some(fence) = fence else { continue };
+            match point {
+                0 => syncobj.replace_fence(Some(fence)),
+                point => syncobj.add_point(fence, point),
+            }
+        }
+        drop(order);
+        Ok(())
+    }
+
+    /// The places that the jobs of a submission signal, each with the fence that is there now.
+    fn collect_signals(&self, syncs: &[Vec<SyncOp>]) -> Result<Signals, Errno> {
+        let mut signals = Signals::default();
+        for op in syncs.iter().flatten().filter(|op| is_signal(op)) {
+            check_sync_op(op)?;
+            if signals.find(op).is_some() {
+                continue;
+            }
+            let syncobj = self.file.syncobj(op.handle).ok_or(Errno::INVAL)?;
+            // Usually there is no fence at that point yet.
+            let fence = syncobj.find_fence(op.timeline_value).ok();
+            signals.index.insert((op.handle, op.timeline_value), signals.list.len());
+            signals.list.push(Signal { syncobj, point: op.timeline_value, fence });
+        }
+        Ok(signals)
+    }
+}

@@ -1,0 +1,138 @@
+//! VMs of panthor: creation, state, and the two ways to run an operation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kmd::uapi::panthor::{VM_STATE_UNUSABLE, VM_STATE_USABLE, VmCreate, VmDestroy, VmGetState};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::PanthorNode;
+use super::queue::Queue;
+use crate::drm::Device;
+use crate::vm::{AddressSpace, Operation};
+
+/// Virtual addresses of the GPU (`MMU_FEATURES`): 48 bits.
+const FULL_VA_RANGE: u64 = 1 << super::query::VA_BITS;
+/// What the kernel keeps for itself at least.
+const MIN_KERNEL_VA: u64 = 256 << 20;
+/// What a process can address with four-level page tables: `TASK_SIZE`.
+const TASK_SIZE: u64 = (1 << 47) - 4096;
+/// VMs per open file.
+pub(super) const MAX_VMS: u32 = 32;
+
+/// A VM with its bind queue.
+pub(super) struct Vm {
+    pub(super) space: AddressSpace,
+    /// End of the range that user space may bind.
+    pub(super) user_va_range: u64,
+    pub(super) queue: Queue,
+    /// Held from the moment a submission looks at fences until its jobs are queued and its signals are in place.
+    pub(super) submit: Mutex<()>,
+    unusable: AtomicBool,
+    destroyed: AtomicBool,
+}
+
+impl Vm {
+    fn new(device: Arc<Device>, user_va_range: u64) -> Arc<Self> {
+        Arc::new(Self {
+            space: AddressSpace::new(device),
+            user_va_range,
+            queue: Queue::default(),
+            submit: Mutex::new(()),
+            unusable: AtomicBool::new(false),
+            destroyed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_unusable(&self) -> bool {
+        self.unusable.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_destroyed(&self) -> bool {
+        self.destroyed.load(Ordering::Acquire)
+    }
+
+    /// Runs an operation now, in the caller's thread.
+    pub(super) fn run(&self, op: &Operation) -> Result<(), Errno> {
+        self.space.run(op, || !self.is_unusable())
+    }
+
+    /// Runs an operation in the queue's thread. Its failure can no longer be reported to anybody: the VM becomes unusable.
+    pub(super) fn run_job(&self, op: Option<&Operation>) {
+        let Some(op) = op else { return };
+        if let Err(error) = self.run(op)
+            && !self.unusable.swap(true, Ordering::AcqRel)
+        {
+            tracing::warn!(%error, va = format_args!("{:#x}", op.va), "a queued bind failed: the VM is unusable");
+        }
+    }
+
+    /// Unmaps everything; what is queued still runs, without effect.
+    pub(super) fn destroy(&self) {
+        self.destroyed.store(true, Ordering::Release);
+        self.space.destroy();
+        self.queue.close();
+    }
+}
+
+/// The user range that VM_CREATE gives: the kernel's part is a power of two at the end.
+fn user_va_range(wanted: u64) -> Result<u64, Errno> {
+    let most = FULL_VA_RANGE - MIN_KERNEL_VA;
+    let user = if wanted != 0 { wanted } else { TASK_SIZE }.min(most);
+    if wanted > user {
+        return Err(Errno::INVAL);
+    }
+    let kernel = 1 << (FULL_VA_RANGE - user).ilog2();
+    Ok(FULL_VA_RANGE - kernel)
+}
+
+impl PanthorNode {
+    pub(super) fn vm(&self, id: u32) -> Option<Arc<Vm>> {
+        self.vms.lock().get(id).cloned()
+    }
+
+    pub(super) fn vm_create(&self, args: &mut VmCreate) -> Result<(), Errno> {
+        if args.flags != 0 {
+            return Err(Errno::INVAL);
+        }
+        let user = user_va_range(args.user_va_range)?;
+        if self.file.device.faults.alloc.strikes() {
+            return Err(Errno::NOMEM);
+        }
+        let vm = Vm::new(self.file.device.clone(), user);
+        args.id = self.vms.lock().insert(vm).ok_or(Errno::BUSY)?;
+        args.user_va_range = user;
+        Ok(())
+    }
+
+    pub(super) fn vm_destroy(&self, args: &mut VmDestroy) -> Result<(), Errno> {
+        if args.pad != 0 {
+            return Err(Errno::INVAL);
+        }
+        let vm = self.vms.lock().remove(args.id).ok_or(Errno::INVAL)?;
+        vm.destroy();
+        Ok(())
+    }
+
+    pub(super) fn vm_get_state(&self, args: &mut VmGetState) -> Result<(), Errno> {
+        let vm = self.vm(args.vm_id).ok_or(Errno::INVAL)?;
+        args.state = if vm.is_unusable() { VM_STATE_UNUSABLE } else { VM_STATE_USABLE };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_ranges_as_the_kernel_splits_them() {
+        assert_eq!(user_va_range(0), Ok(1 << 47));
+        assert_eq!(user_va_range(1 << 32), Ok(1 << 47));
+        assert_eq!(user_va_range((1 << 47) + 4096), Ok(FULL_VA_RANGE - (1 << 46)));
+        assert_eq!(user_va_range(FULL_VA_RANGE - MIN_KERNEL_VA), Ok(FULL_VA_RANGE - MIN_KERNEL_VA));
+        assert_eq!(user_va_range(FULL_VA_RANGE - MIN_KERNEL_VA + 1), Err(Errno::INVAL));
+        assert_eq!(user_va_range(u64::MAX), Err(Errno::INVAL));
+    }
+}
