@@ -249,10 +249,10 @@ impl Ballast {
 
     fn clear(&self) {
         let Some(at) = self.at else { return };
+        let len = (2 * BALLAST * PAGE) as usize;
         // SAFETY: our own mapping; with equal protection its pages are one mapping again.
-        if let Err(error) =
-            unsafe { mprotect(at as *mut c_void, (2 * BALLAST * PAGE) as usize, MprotectFlags::empty()) }
-        {
+        let cleared = unsafe { mprotect(at as *mut c_void, len, MprotectFlags::empty()) };
+        if let Err(error) = cleared {
             tracing::warn!(%error, "the reserve of mappings cannot be given up");
         }
     }

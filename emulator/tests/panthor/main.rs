@@ -1,0 +1,13 @@
+//! The emulated panthor from outside: through the node, with raw ioctls and with `kmd`, down to the bytes that a CPU reads.
+
+extern crate tessera_emulator as emulator;
+
+mod errors;
+mod host;
+mod limits;
+mod memory;
+mod queue;
+mod random;
+mod rig;
+mod share;
+mod syncobjs;
