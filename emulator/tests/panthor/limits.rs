@@ -8,6 +8,10 @@ use kmd::{BindOp, BindTarget, Errno, Vm};
 
 use crate::rig::*;
 
+fn limit() -> u64 {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap()
+}
+
 fn child(name: &str) {
     let exe = std::env::current_exe().unwrap();
     let output =
@@ -26,15 +30,16 @@ fn exhaustion_changes_nothing_and_can_be_undone() {
 #[test]
 #[ignore = "run by exhaustion_changes_nothing_and_can_be_undone, in a process of its own"]
 fn child_maps_until_the_limit() {
-    let limit: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
+    let limit = limit();
     let pages = limit + 1000;
-    let rig = Rig::new((2 * pages * PAGE).next_multiple_of(HUGE));
-    let a = rig.bo(2 * pages * PAGE, 0);
+    let rig = Rig::new((pages * PAGE).next_multiple_of(HUGE));
+    let a = rig.bo(HUGE, 0);
     // Offsets run against the addresses, so that no two mappings join.
+    let tag = |i: u64| 511 - i % 512;
     let op = |i: u64| BindOp {
         va: rig.base + i * PAGE,
         len: PAGE,
-        target: BindTarget::Map { bo: a.handle(), offset: (2 * pages - 1 - i) * PAGE },
+        target: BindTarget::Map { bo: a.handle(), offset: tag(i) * PAGE },
     };
     let ops: Vec<_> = (0..pages).map(op).collect();
     let refused = rig.vm.bind(&ops).expect_err("the limit comes first");
@@ -42,13 +47,19 @@ fn child_maps_until_the_limit() {
     let n = refused.applied as u64;
     assert!(n + 1000 > limit && n < limit, "{n} of {limit}");
     assert_eq!(rig.vm.is_usable(), Ok(true));
-    let tag = |i: u64| 2 * pages - 1 - i;
 
     // The operation that failed did nothing, the others stand, and page table and memory agree.
     assert_eq!(rig.node.mappings(rig.vm.id()).len() as u64, n);
     assert_eq!((peek(rig.base), peek(rig.base + (n - 1) * PAGE)), (Some(tag(0)), Some(tag(n - 1))));
     assert_eq!(peek(rig.base + n * PAGE), None);
     assert_eq!(rig.map(&a, 0, rig.base + n * PAGE, PAGE), Err(Errno::NOMEM), "again");
+
+    // An object that a failed map named is not held by it.
+    let live = rig.node.counters().live_bos;
+    let b = rig.bo(PAGE, 0);
+    assert_eq!(rig.map(&b, 0, rig.base + n * PAGE, PAGE), Err(Errno::NOMEM));
+    drop(b);
+    assert_eq!(rig.node.counters().live_bos, live);
 
     // The program still gets memory and threads.
     let large: Vec<Vec<u8>> = (0..8).map(|_| vec![1; 8 << 20]).collect();
@@ -73,14 +84,14 @@ fn a_queued_map_past_the_limit_makes_the_vm_unusable() {
 #[test]
 #[ignore = "run by a_queued_map_past_the_limit_makes_the_vm_unusable, in a process of its own"]
 fn child_queues_past_the_limit() {
-    let limit: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
+    let limit = limit();
     let pages = limit + 1000;
-    let rig = Rig::new((2 * pages * PAGE).next_multiple_of(HUGE));
-    let a = rig.bo(2 * pages * PAGE, 0);
+    let rig = Rig::new((pages * PAGE).next_multiple_of(HUGE));
+    let a = rig.bo(HUGE, 0);
     let map = |i: u64| BindOp {
         va: rig.base + i * PAGE,
         len: PAGE,
-        target: BindTarget::Map { bo: a.handle(), offset: (2 * pages - 1 - i) * PAGE },
+        target: BindTarget::Map { bo: a.handle(), offset: (511 - i % 512) * PAGE },
     };
     let ops: Vec<_> = (0..pages).map(map).collect();
     let done = kmd::Syncobj::create(rig.dyn_node(), false).unwrap();
@@ -98,4 +109,39 @@ fn child_queues_past_the_limit() {
     assert_eq!(rig.map(&a, 0, rig.base, PAGE), Err(Errno::INVAL));
     assert_eq!(rig.unmap(rig.base, pages * PAGE), Ok(()));
     assert_eq!(rig.dump(), []);
+}
+
+#[test]
+fn unbinding_works_when_others_took_the_last_mapping() {
+    child("limits::child_unbinds_at_the_limit");
+}
+
+#[test]
+#[ignore = "run by unbinding_works_when_others_took_the_last_mapping, in a process of its own"]
+fn child_unbinds_at_the_limit() {
+    let rig = Rig::new(HUGE);
+    let a = rig.bo(HUGE, 0);
+    for page in 0..64 {
+        assert_eq!(rig.map(&a, (63 - page) * PAGE, rig.base + page * PAGE, PAGE), Ok(()));
+    }
+    // The program itself uses up the limit: every second page differs from its neighbours.
+    let filler = Reservation::new(2 * (limit() + 1000) * PAGE);
+    let mut page = filler.start;
+    // SAFETY: pages of the test's own reservation.
+    while unsafe { rustix::mm::mprotect(page as *mut _, PAGE as usize, rustix::mm::MprotectFlags::READ) }
+        .is_ok()
+    {
+        page += 2 * PAGE;
+        assert!(page < filler.range().end, "the limit is within reach");
+    }
+    // The very last one, which only mmap may take.
+    let flags = rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::NORESERVE;
+    let prot = rustix::mm::ProtFlags::READ;
+    // SAFETY: a new mapping.
+    while unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), PAGE as usize, prot, flags) }.is_ok() {}
+
+    assert_eq!(rig.sparse(rig.base + 8 * PAGE, PAGE), Ok(()));
+    assert_eq!((peek(rig.base + 8 * PAGE), peek(rig.base + 9 * PAGE)), (Some(0), Some(54)));
+    assert_eq!(rig.unmap(rig.base + 16 * PAGE, 8 * PAGE), Ok(()));
+    assert_eq!((peek(rig.base + 16 * PAGE), peek(rig.base + 24 * PAGE)), (None, Some(39)));
 }
