@@ -35,16 +35,29 @@ layout(set = 0, binding = 2) uniform SAMPLER right;
 #define AT(p) p
 #endif
 
+// Counted by workgroup first: an atomic on the buffer for every texel would take most of the time.
+shared uint differences;
+shared uint compared;
+
 void main() {
+    if (gl_LocalInvocationIndex == 0u) {
+        differences = 0u;
+        compared = 0u;
+    }
+    barrier();
     ivec3 offset = ivec3(gl_GlobalInvocationID);
-    if (any(greaterThanEqual(offset, push.extent.xyz))) {
-        return;
+    if (all(lessThan(offset, push.extent.xyz))) {
+        ivec3 p = push.origin.xyz + offset;
+        uvec4 a = BITS(texelFetch(left, AT(p), push.origin.w));
+        uvec4 b = BITS(texelFetch(right, AT(p), push.origin.w));
+        if (any(notEqual(a, b))) {
+            atomicAdd(differences, 1u);
+        }
+        atomicAdd(compared, 1u);
     }
-    ivec3 p = push.origin.xyz + offset;
-    uvec4 a = BITS(texelFetch(left, AT(p), push.origin.w));
-    uvec4 b = BITS(texelFetch(right, AT(p), push.origin.w));
-    if (any(notEqual(a, b))) {
-        atomicAdd(tally[0], 1u);
+    barrier();
+    if (gl_LocalInvocationIndex == 0u) {
+        atomicAdd(tally[0], differences);
+        atomicAdd(tally[1], compared);
     }
-    atomicAdd(tally[1], 1u);
 }

@@ -121,12 +121,14 @@ impl Gpu {
                         vk::SparseBufferMemoryBindInfo::default().buffer(*buffer).binds(binds)
                     })
                     .collect(),
+                // The validation layer 1.3.239 reads as many opaque infos as there are buffer infos: empty ones follow.
                 opaque: batch
                     .opaque
                     .iter()
                     .map(|(image, binds)| {
                         vk::SparseImageOpaqueMemoryBindInfo::default().image(*image).binds(binds)
                     })
+                    .chain(batch.buffers.iter().map(|_| vk::SparseImageOpaqueMemoryBindInfo::default()))
                     .collect(),
                 images: batch
                     .images
@@ -161,14 +163,22 @@ impl Gpu {
             .collect();
         let infos: Vec<_> = arrays
             .iter()
+            .zip(batches)
             .zip(&mut chains)
-            .map(|(arrays, (group, values))| {
+            .map(|((arrays, batch), (group, values))| {
                 let mut info = vk::BindSparseInfo::default()
                     .wait_semaphores(&arrays.waits)
-                    .buffer_binds(&arrays.buffers)
-                    .image_opaque_binds(&arrays.opaque)
-                    .image_binds(&arrays.images)
                     .signal_semaphores(&arrays.signals);
+                // An empty slice's pointer is not null, and the validation layer 1.3.239 looks at that alone.
+                if !batch.buffers.is_empty() {
+                    info = info.buffer_binds(&arrays.buffers);
+                }
+                if !batch.opaque.is_empty() {
+                    info = info.image_opaque_binds(&arrays.opaque[..batch.opaque.len()]);
+                }
+                if !batch.images.is_empty() {
+                    info = info.image_binds(&arrays.images);
+                }
                 if let Some(group) = group {
                     info = info.push_next(group);
                 }

@@ -182,7 +182,13 @@ impl Gpu {
         usage: vk::BufferUsageFlags,
         flags: vk::BufferCreateFlags,
     ) -> Outcome<vk::Buffer> {
-        self.create_buffer(&vk::BufferCreateInfo::default().size(size).usage(usage).flags(flags))
+        let types = *self.external.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(types);
+        let mut info = vk::BufferCreateInfo::default().size(size).usage(usage).flags(flags);
+        if !types.is_empty() {
+            info = info.push_next(&mut external);
+        }
+        self.create_buffer(&info)
     }
 
     /// `vkCreateBuffer`.

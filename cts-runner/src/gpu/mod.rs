@@ -16,8 +16,9 @@ mod shader;
 pub(crate) use bind::{Batch, image_bind, memory_bind};
 pub(crate) use compute::{Bound, Dispatch};
 pub(crate) use draw::{Draw, VertexInput};
-pub(crate) use image::{Format, ImageSpec, Kind, find_format, level_extent};
-pub(crate) use memory::{Host, Mapped};
+pub(crate) use external::HostPages;
+pub(crate) use image::{Format, ImageSpec, Kind, find_format, level_extent, region};
+pub(crate) use memory::{Mapped, MemorySpec};
 pub(crate) use need::Need;
 pub(crate) use shader::{Shader, shaders};
 
@@ -141,6 +142,8 @@ pub(crate) struct Gpu {
     pub(crate) sparse: Vec<Queue>,
     /// Whether buffer device addresses are on, so that memory needs the flag for them.
     addresses: bool,
+    /// Handle types of external memory that buffers are made for from now on.
+    external: Mutex<vk::ExternalMemoryHandleTypeFlags>,
     pool: vk::CommandPool,
     owned: Mutex<Vec<Owned>>,
     pipelines: Mutex<HashMap<&'static str, compute::Pipeline>>,
@@ -219,6 +222,7 @@ impl Gpu {
             work,
             sparse,
             addresses: enable.v12.buffer_device_address == vk::TRUE,
+            external: Mutex::default(),
             pool: vk::CommandPool::null(),
             owned: Mutex::default(),
             pipelines: Mutex::default(),
@@ -247,6 +251,11 @@ impl Gpu {
     /// Holds the queues and the command pool: both are externally synchronised.
     pub(crate) fn lock_queues(&self) -> MutexGuard<'_, ()> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes buffers from now on for memory with these external handle types.
+    pub(crate) fn make_buffers_external(&self, types: vk::ExternalMemoryHandleTypeFlags) {
+        *self.external.lock().unwrap_or_else(PoisonError::into_inner) = types;
     }
 
     /// Hands an object to the device's end.

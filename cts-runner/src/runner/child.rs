@@ -49,7 +49,8 @@ pub(crate) fn run_case(name: &str, settings: &Settings) -> ExitCode {
     };
     if !said.is_empty() {
         status = Ended::Fail;
-        message = format!("{message}{} validation messages: {}", said.len(), said.join("\n"));
+        let before = if message.is_empty() { "" } else { "; " };
+        message = format!("{message}{before}{} validation messages: {}", said.len(), said.join("\n"));
     }
     match serde_json::to_string(&Report { status, message }) {
         Ok(line) => println!("\n{MARK}{line}"),

@@ -4,7 +4,12 @@
 
 mod buffer_rig;
 mod buffers;
+mod image_opaque;
+mod image_residency;
+mod image_rig;
+mod memory;
 mod random;
+mod residency_code;
 
 use crate::gpu::{Gpu, Need};
 use crate::outcome::Outcome;
@@ -129,6 +134,10 @@ impl Ctx {
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     buffers::add(&mut cases);
+    image_opaque::add(&mut cases);
+    image_residency::add(&mut cases);
+    memory::add(&mut cases);
+    residency_code::add(&mut cases);
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     cases
 }
