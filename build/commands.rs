@@ -19,12 +19,11 @@ pub(crate) fn generate(registry: &Registry, list: &str) -> Result<String, String
         if line.is_empty() {
             continue;
         }
-        let (name, optional_level) =
-            read_line(line).map_err(|error| format!("line {}: {error}", number + 1))?;
+        let (name, newer) = read_line(line).map_err(|error| format!("line {}: {error}", number + 1))?;
         let (names, level) = match canonical(registry, name) {
             Some(canonical) => (names_of(registry, canonical), level_of(registry, canonical)?),
-            None => match optional_level {
-                Some(level) => (BTreeSet::from([name]), level),
+            None => match newer {
+                Some(newer) => (newer.aliases.into_iter().chain([name]).collect(), newer.level),
                 None => {
                     return Err(format!(
                         "line {}: this vk.xml (version {}) has no command {name}; a newer command is written `{name}? LEVEL`",
@@ -49,26 +48,25 @@ pub(crate) fn generate(registry: &Registry, list: &str) -> Result<String, String
     Ok(code)
 }
 
-/// `vkName` or `vkName? level`.
-fn read_line(line: &str) -> Result<(&str, Option<&'static str>), String> {
+/// What a line says of a command that vk.xml may not have yet.
+struct Newer<'a> {
+    level: &'static str,
+    aliases: Vec<&'a str>,
+}
+
+/// `vkName` or `vkName? level alias...`.
+fn read_line(line: &str) -> Result<(&str, Option<Newer<'_>>), String> {
     let mut words = line.split_whitespace();
-    let (name, level) = (words.next().unwrap_or_default(), words.next());
-    if words.next().is_some() {
-        return Err(format!("{line:?} has more than a name and a level"));
-    }
-    match (name.strip_suffix('?'), level) {
-        (None, None) => Ok((name, None)),
-        (None, Some(_)) => Err(format!("{name} takes its level from vk.xml")),
-        (Some(name), Some(word)) => {
-            let found = LEVELS.iter().find(|(known, _)| *known == word);
-            found
-                .map(|(_, level)| (name, Some(*level)))
-                .ok_or_else(|| format!("{word:?} is no level (global, instance, physical-device, device)"))
-        }
-        (Some(name), None) => {
-            Err(format!("{name}? needs a level (global, instance, physical-device, device)"))
-        }
-    }
+    let first = words.next().unwrap_or_default();
+    let level = words.next();
+    let Some(name) = first.strip_suffix('?') else {
+        let plain = (first, None);
+        return if level.is_none() { Ok(plain) } else { Err(format!("{first} takes its level from vk.xml")) };
+    };
+    let level = LEVELS.iter().find(|(known, _)| Some(*known) == level);
+    let (_, level) =
+        level.ok_or_else(|| format!("{first} needs a level (global, instance, physical-device, device)"))?;
+    Ok((name, Some(Newer { level, aliases: words.collect() })))
 }
 
 /// The name under which vk.xml defines a command.

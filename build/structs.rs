@@ -39,6 +39,9 @@ const FOREIGN: &[(&str, u64)] = &[
     ("GgpFrameToken", 8),
 ];
 
+/// What guards provisional extensions in the C headers.
+const PROVISIONAL: &str = "VK_ENABLE_BETA_EXTENSIONS";
+
 /// Size and alignment in bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Layout {
@@ -100,6 +103,10 @@ impl<'a> Structs<'a> {
             let mut names = vec![name];
             names.extend(aliases.remove(name).unwrap_or_default());
             let guard = names.iter().find_map(|name| self.registry.guards.get(*name)).map(String::as_str);
+            // Provisional structures change while their sType stays: the application's may be another than this vk.xml's.
+            if guard == Some(PROVISIONAL) {
+                continue;
+            }
             tagged.push(Tagged { s_type, size: layout.size, names, guard });
         }
         tagged

@@ -1,1 +1,32 @@
-//! To be written.
+//! `VK_LAYER_TESSERA_sparse_binding`: a Vulkan layer that owns sparse binding.
+//!
+//! It takes `vkQueueBindSparse` away from the driver, keeps its own picture of the GPU's virtual address space (`gpuvm`), and tells the
+//! kernel (`kmd`) the fewest VM_BIND operations that make the picture true. `docs/how-it-works.md` follows a bind through the rooms.
+
+// The library file is named as the loader's world names layers: libVkLayer_tessera.so.
+#![allow(non_snake_case)]
+
+mod address_space;
+mod buffer;
+mod chain;
+mod config;
+mod decode;
+mod device;
+mod entry;
+mod format;
+mod handles;
+mod icd;
+mod image;
+mod instance;
+mod layout;
+mod loader;
+mod log;
+mod memory;
+mod queue;
+mod report;
+mod reservation;
+mod residency;
+mod stats;
+mod vk_registry;
+
+pub use entry::vkNegotiateLoaderLayerInterfaceVersion;

@@ -55,7 +55,7 @@ pub(crate) fn struct_size(s_type: vk::StructureType) -> Option<usize> {
 
 /// How a format stores texels (vk.xml, `<formats>`).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FormatInfo {
+pub struct FormatInfo {
     /// Bytes of a texel block; of a multi-planar format all planes together.
     pub(crate) block_bytes: u32,
     /// Width, height and depth of a texel block in texels.
@@ -71,7 +71,7 @@ pub(crate) struct FormatInfo {
 
 /// A plane of a multi-planar format.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FormatPlane {
+pub struct FormatPlane {
     /// The single-plane format with which the plane is compatible.
     pub(crate) compatible: vk::Format,
     /// What the image's width is divided by in this plane.
@@ -84,7 +84,11 @@ pub(crate) struct FormatPlane {
 static FORMATS: &[(i32, FormatInfo)] = include!(concat!(env!("OUT_DIR"), "/formats.rs"));
 
 /// `None` for a format that vk.xml does not describe.
-pub(crate) fn format_info(format: vk::Format) -> Option<&'static FormatInfo> {
+pub fn format_info(format: vk::Format) -> Option<&'static FormatInfo> {
     let at = FORMATS.binary_search_by_key(&format.as_raw(), |(known, _)| *known).ok()?;
     Some(&FORMATS[at].1)
 }
+
+#[cfg(test)]
+#[path = "vk_registry_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,167 @@
+//! What the environment asks of the layer.
+
+use emulator::{Faults, Unbound};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use thiserror::Error;
+
+/// Which kernel executes the layer's binds (`TESSERA_KERNEL`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    /// By driver: the emulated panthor under CPU drivers, nothing elsewhere yet.
+    Auto,
+    EmulatedPanthor,
+    /// The layer stands aside for every device.
+    Off,
+}
+
+/// Everything that is read from the environment, once a process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub kernel: Kernel,
+    /// What a CPU driver sees in unbound pages (`TESSERA_UNBOUND`).
+    pub unbound: Unbound,
+    /// Faults of the emulated kernel (`TESSERA_FAULT`).
+    pub faults: Faults,
+    /// The negative control: binds reach the page table but not the CPU's address space (`TESSERA_FAULT=map-nothing`).
+    pub map_nothing: bool,
+    /// Compare mirror and page table after every bind (`TESSERA_VERIFY`).
+    pub verify: bool,
+    /// Where counters go when a device is destroyed (`TESSERA_STATS`).
+    pub stats: Option<PathBuf>,
+}
+
+/// An environment variable that cannot be obeyed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ConfigError {
+    #[error("{variable}={value:?} is not one of {allowed}")]
+    Value { variable: &'static str, value: String, allowed: &'static str },
+    #[error(
+        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor and off \
+         (real kernels and forwarding come with later releases)"
+    )]
+    NotYet(&'static str),
+}
+
+impl Config {
+    /// The process's configuration. Read once: a layer that changes its mind between two instances would be hard to reason about.
+    pub fn get() -> Result<&'static Self, &'static ConfigError> {
+        static CONFIG: OnceLock<Result<Config, ConfigError>> = OnceLock::new();
+        CONFIG
+            .get_or_init(|| Self::from_variables(|name| std::env::var_os(name)?.into_string().ok()))
+            .as_ref()
+    }
+
+    /// Reads the configuration through `variable`, which answers for a name as the environment would.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let kernel = match text("TESSERA_KERNEL").as_deref() {
+            None | Some("auto") => Kernel::Auto,
+            Some("emulated-panthor") => Kernel::EmulatedPanthor,
+            Some("off") => Kernel::Off,
+            Some("panthor") => return Err(ConfigError::NotYet("panthor")),
+            Some("msm") => return Err(ConfigError::NotYet("msm")),
+            Some("emulated-msm") => return Err(ConfigError::NotYet("emulated-msm")),
+            Some("forward") => return Err(ConfigError::NotYet("forward")),
+            Some(other) => {
+                return Err(ConfigError::Value {
+                    variable: "TESSERA_KERNEL",
+                    value: other.into(),
+                    allowed: "auto, panthor, msm, emulated-panthor, emulated-msm, forward, off",
+                });
+            }
+        };
+        let unbound = match text("TESSERA_UNBOUND").as_deref() {
+            None | Some("zero") => Unbound::Zero,
+            Some("trap") => Unbound::Trap,
+            Some(other) => {
+                return Err(ConfigError::Value {
+                    variable: "TESSERA_UNBOUND",
+                    value: other.into(),
+                    allowed: "zero, trap",
+                });
+            }
+        };
+        let verify = match text("TESSERA_VERIFY").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => {
+                return Err(ConfigError::Value {
+                    variable: "TESSERA_VERIFY",
+                    value: other.into(),
+                    allowed: "0, 1",
+                });
+            }
+        };
+        let (faults, map_nothing) = parse_faults(text("TESSERA_FAULT").as_deref().unwrap_or(""))?;
+        let stats = text("TESSERA_STATS").map(PathBuf::from);
+        Ok(Self { kernel, unbound, faults, map_nothing, verify, stats })
+    }
+}
+
+fn parse_faults(text: &str) -> Result<(Faults, bool), ConfigError> {
+    let wrong = || ConfigError::Value {
+        variable: "TESSERA_FAULT",
+        value: text.into(),
+        allowed: "alloc:N, op:N, ioctl:N (N from 1), map-nothing; several with commas",
+    };
+    let mut faults = Faults::default();
+    let mut map_nothing = false;
+    for item in text.split(',').filter(|item| !item.is_empty()) {
+        if item == "map-nothing" {
+            map_nothing = true;
+            continue;
+        }
+        let (kind, number) = item.split_once(':').ok_or_else(wrong)?;
+        let number = number.parse::<NonZeroU64>().map_err(|_| wrong())?.get();
+        match kind {
+            "alloc" => faults.alloc = Some(number),
+            "op" => faults.op = Some(number),
+            "ioctl" => faults.ioctl = Some(number),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok((faults, map_nothing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_variables(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+        })
+    }
+
+    #[test]
+    fn defaults_are_quiet_and_automatic() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.kernel, Kernel::Auto);
+        assert!(!config.map_nothing && !config.verify && config.stats.is_none());
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_allowed() {
+        for (variable, value) in [
+            ("TESSERA_KERNEL", "panthr"),
+            ("TESSERA_UNBOUND", "one"),
+            ("TESSERA_VERIFY", "yes"),
+            ("TESSERA_FAULT", "op:0"),
+            ("TESSERA_FAULT", "op"),
+        ] {
+            let message = with(&[(variable, value)]).unwrap_err().to_string();
+            assert!(message.contains(variable) && message.contains(value), "{message}");
+        }
+        assert!(matches!(with(&[("TESSERA_KERNEL", "msm")]), Err(ConfigError::NotYet("msm"))));
+    }
+
+    #[test]
+    fn faults_are_read() {
+        let config = with(&[("TESSERA_FAULT", "op:3,map-nothing,ioctl:7")]).unwrap();
+        assert!(config.map_nothing);
+        assert_eq!(config.faults.op, Some(3));
+        assert_eq!(config.faults.ioctl, Some(7));
+    }
+}

@@ -1,0 +1,305 @@
+//! From VkBindSparseInfo to wanted bindings: every rule is checked before anything is applied.
+
+use crate::address_space::{BoId, Want};
+use crate::buffer::Buffer;
+use crate::chain;
+use crate::device::{Device, Sparse};
+use crate::image::Image;
+use crate::layout::{BLOCK, BoxError};
+use crate::memory::{Memory, MemoryError};
+use ash::vk;
+use gpuvm::{OpKind, VaRange};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A bind that breaks a rule of the Vulkan specification, or names memory that cannot be bound.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    #[error("{0:?} is not a sparse buffer of this device")]
+    Buffer(vk::Buffer),
+    #[error("{0:?} is not a sparse image of this device")]
+    Image(vk::Image),
+    #[error("{0:?} was not created with SPARSE_RESIDENCY (VUID-VkSparseImageMemoryBindInfo-image-02901)")]
+    NoResidency(vk::Image),
+    #[error("{0:?} is not memory of this device")]
+    UnknownMemory(vk::DeviceMemory),
+    #[error("{0}")]
+    Rule(&'static str),
+    #[error("{0}")]
+    Box(#[from] BoxError),
+    #[error("{memory:?} cannot be bound: {error}")]
+    Memory { memory: vk::DeviceMemory, error: MemoryError },
+}
+
+impl DecodeError {
+    pub fn result(&self) -> vk::Result {
+        match self {
+            Self::Memory { error, .. } => error.result(),
+            _ => vk::Result::ERROR_VALIDATION_FAILED_EXT,
+        }
+    }
+}
+
+const SIZE_ZERO: DecodeError =
+    DecodeError::Rule("size must be greater than 0 (VUID-VkSparseMemoryBind-size-01098)");
+const OFFSET_OUTSIDE: DecodeError = DecodeError::Rule(
+    "resourceOffset must be less than the size of the resource (VUID-VkSparseMemoryBind-resourceOffset-01099)",
+);
+const SIZE_OUTSIDE: DecodeError = DecodeError::Rule(
+    "size must be at most the size of the resource minus resourceOffset (VUID-VkSparseMemoryBind-size-01100)",
+);
+const MISALIGNED: DecodeError = DecodeError::Rule(
+    "resourceOffset, memoryOffset and size must be multiples of the resource's alignment, 64 KiB \
+     (VUID-VkSparseMemoryBind-memory-01096)",
+);
+const MEMORY_OUTSIDE: DecodeError = DecodeError::Rule(
+    "memoryOffset + size must lie in the memory (VUID-VkSparseMemoryBind-memoryOffset-01101, -size-01102)",
+);
+const METADATA: DecodeError = DecodeError::Rule(
+    "the image has no metadata aspect to bind (VUID-VkSparseImageOpaqueMemoryBindInfo-pBinds-01103)",
+);
+const DEVICE_INDEX: DecodeError = DecodeError::Rule(
+    "resourceDeviceIndex and memoryDeviceIndex must be 0: the device is no group (VUID-VkDeviceGroupBindSparseInfo-resourceDeviceIndex-01118)",
+);
+const ASPECT: DecodeError = DecodeError::Rule(
+    "subresource.aspectMask must name one plane of the image (VUID-VkSparseImageMemoryBind-subresource-01106)",
+);
+
+/// Reads binds one after another. Neighbouring binds mostly name the same memory, so the last one is kept at hand.
+pub struct Decoder<'a> {
+    device: &'a Device,
+    sparse: &'a Sparse,
+    last: Option<(vk::DeviceMemory, Arc<Memory>, BoId)>,
+}
+
+/// A slice of the application's, which may be null when it is empty.
+///
+/// # Safety
+/// `pointer` is an array of `count` elements, or `count` is 0.
+unsafe fn slice<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(pointer, count as usize) }
+}
+
+impl<'a> Decoder<'a> {
+    pub fn new(device: &'a Device, sparse: &'a Sparse) -> Self {
+        Self { device, sparse, last: None }
+    }
+
+    /// Appends what one batch wants.
+    ///
+    /// # Safety
+    /// `info` is valid with everything it points to.
+    pub unsafe fn batch(
+        &mut self,
+        info: &vk::BindSparseInfo<'_>,
+        wants: &mut Vec<Want>,
+    ) -> Result<(), DecodeError> {
+        // SAFETY: the caller's promise, here and below.
+        let group = unsafe { chain::find::<vk::DeviceGroupBindSparseInfo<'_>>(info.p_next) };
+        if group.is_some_and(|group| group.resource_device_index != 0 || group.memory_device_index != 0) {
+            return Err(DEVICE_INDEX);
+        }
+        // SAFETY: as above.
+        let (buffers, opaque, images) = unsafe {
+            (
+                slice(info.p_buffer_binds, info.buffer_bind_count),
+                slice(info.p_image_opaque_binds, info.image_opaque_bind_count),
+                slice(info.p_image_binds, info.image_bind_count),
+            )
+        };
+        for bind in buffers {
+            let buffer = self.sparse.buffers.get(bind.buffer).ok_or(DecodeError::Buffer(bind.buffer))?;
+            // SAFETY: as above.
+            self.buffer(&buffer, unsafe { slice(bind.p_binds, bind.bind_count) }, wants)?;
+        }
+        for bind in opaque {
+            let image = self.sparse.images.get(bind.image).ok_or(DecodeError::Image(bind.image))?;
+            // SAFETY: as above.
+            self.opaque(&image, unsafe { slice(bind.p_binds, bind.bind_count) }, wants)?;
+        }
+        for bind in images {
+            let image = self.sparse.images.get(bind.image).ok_or(DecodeError::Image(bind.image))?;
+            if !image.residency {
+                return Err(DecodeError::NoResidency(bind.image));
+            }
+            // SAFETY: as above.
+            self.blocks(&image, unsafe { slice(bind.p_binds, bind.bind_count) }, wants)?;
+        }
+        Ok(())
+    }
+
+    fn buffer(
+        &mut self,
+        buffer: &Buffer,
+        binds: &[vk::SparseMemoryBind],
+        wants: &mut Vec<Want>,
+    ) -> Result<(), DecodeError> {
+        wants.reserve(binds.len());
+        for bind in binds {
+            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
+                return Err(METADATA);
+            }
+            let size = checked_size(bind, buffer.range.len, buffer.size)?;
+            let kind = self.backing(bind.memory, bind.memory_offset, size)?;
+            wants.push(Want {
+                range: VaRange { start: buffer.range.start + bind.resource_offset, len: size },
+                kind,
+            });
+        }
+        Ok(())
+    }
+
+    /// Opaque binds: an image is its planes one after another, each somewhere of its own.
+    fn opaque(
+        &mut self,
+        image: &Image,
+        binds: &[vk::SparseMemoryBind],
+        wants: &mut Vec<Want>,
+    ) -> Result<(), DecodeError> {
+        for bind in binds {
+            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
+                return Err(METADATA);
+            }
+            let size = checked_size(bind, image.size, image.size)?;
+            let mut kind = self.backing(bind.memory, bind.memory_offset, size)?;
+            let (mut offset, mut left) = (bind.resource_offset, size);
+            for place in image.planes.iter().map(|plane| plane.place.range) {
+                if left == 0 {
+                    break;
+                }
+                if offset >= place.len {
+                    offset -= place.len;
+                    continue;
+                }
+                let len = left.min(place.len - offset);
+                wants.push(Want { range: VaRange { start: place.start + offset, len }, kind });
+                advance(&mut kind, len);
+                left -= len;
+                offset = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks(
+        &mut self,
+        image: &Image,
+        binds: &[vk::SparseImageMemoryBind],
+        wants: &mut Vec<Want>,
+    ) -> Result<(), DecodeError> {
+        wants.reserve(binds.len());
+        for bind in binds {
+            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
+                return Err(METADATA);
+            }
+            let aspects = bind.subresource.aspect_mask;
+            let plane =
+                image.planes.iter().find(|plane| !aspects.is_empty() && plane.aspects.contains(aspects));
+            let plane = plane.ok_or(ASPECT)?;
+            let layout = plane.layout.as_ref().ok_or(ASPECT)?;
+            let blocks = layout.blocks_of(
+                bind.subresource.mip_level,
+                bind.subresource.array_layer,
+                bind.offset,
+                bind.extent,
+            )?;
+            if bind.memory != vk::DeviceMemory::null() && bind.memory_offset % BLOCK != 0 {
+                return Err(MISALIGNED);
+            }
+            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.bytes())?;
+            let base = plane.place.range.start;
+            layout.runs(&blocks, |offset, len| {
+                wants.push(Want { range: VaRange { start: base + offset, len }, kind });
+                advance(&mut kind, len);
+            });
+        }
+        Ok(())
+    }
+
+    /// What `len` bytes of memory are to the planner, or what no memory is.
+    fn backing(
+        &mut self,
+        memory: vk::DeviceMemory,
+        offset: u64,
+        len: u64,
+    ) -> Result<OpKind<BoId>, DecodeError> {
+        if memory == vk::DeviceMemory::null() {
+            return Ok(OpKind::Null);
+        }
+        let (record, object) = match &self.last {
+            Some((last, record, object)) if *last == memory => (record, *object),
+            _ => {
+                let record = self.sparse.memories.get(memory).ok_or(DecodeError::UnknownMemory(memory))?;
+                let object = record
+                    .object(self.device, self.sparse, memory)
+                    .map_err(|error| DecodeError::Memory { memory, error })?;
+                let (_, record, object) = self.last.insert((memory, record, object));
+                (&*record, *object)
+            }
+        };
+        if offset.checked_add(len).is_none_or(|end| end > record.bindable()) {
+            return Err(MEMORY_OUTSIDE);
+        }
+        Ok(OpKind::Map { object, offset })
+    }
+}
+
+fn advance(kind: &mut OpKind<BoId>, len: u64) {
+    if let OpKind::Map { offset, .. } = kind {
+        *offset += len;
+    }
+}
+
+/// The bytes that a bind of a linear resource covers. `bindable` is the resource's size in whole blocks; a bind may also end where the
+/// application's own size (`asked`) ends, and then means the whole last block.
+fn checked_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> Result<u64, DecodeError> {
+    if bind.size == 0 {
+        return Err(SIZE_ZERO);
+    }
+    if bind.resource_offset >= bindable {
+        return Err(OFFSET_OUTSIDE);
+    }
+    if bind.size > bindable - bind.resource_offset {
+        return Err(SIZE_OUTSIDE);
+    }
+    let has_memory = bind.memory != vk::DeviceMemory::null();
+    if bind.resource_offset % BLOCK != 0 || (has_memory && bind.memory_offset % BLOCK != 0) {
+        return Err(MISALIGNED);
+    }
+    if bind.size % BLOCK != 0 && bind.resource_offset + bind.size != asked {
+        return Err(MISALIGNED);
+    }
+    Ok(bind.size.next_multiple_of(BLOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(resource_offset: u64, size: u64) -> vk::SparseMemoryBind {
+        vk::SparseMemoryBind { resource_offset, size, ..Default::default() }
+    }
+
+    #[test]
+    fn sizes_follow_the_rules() {
+        let whole = 4 * BLOCK;
+        assert_eq!(checked_size(&bind(0, whole), whole, whole - 5).unwrap(), whole);
+        assert_eq!(checked_size(&bind(0, whole - 5), whole, whole - 5).unwrap(), whole);
+        for (offset, size, rule) in [
+            (0, 0, "01098"),
+            (whole, BLOCK, "01099"),
+            (BLOCK, whole, "01100"),
+            (u64::MAX, BLOCK, "01099"),
+            (BLOCK, u64::MAX, "01100"),
+            (4096, BLOCK, "01096"),
+            (0, 4096, "01096"),
+        ] {
+            let error = checked_size(&bind(offset, size), whole, whole - 5).unwrap_err();
+            assert!(error.to_string().contains(rule), "{offset:#x} {size:#x}: {error}");
+        }
+    }
+}

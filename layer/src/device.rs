@@ -1,0 +1,390 @@
+//! Devices: which of them the layer owns binding on, and everything that it keeps for those.
+
+use crate::address_space::{AddressSpace, BindError, Verifier};
+use crate::buffer::Buffer;
+use crate::chain::{self, ChainCopy, UnknownStructure};
+use crate::handles::Table;
+use crate::icd::lavapipe::{self, Lavapipe};
+use crate::image::Image;
+use crate::instance::{self, Failure, Instance, guard};
+use crate::loader::{self, DispatchKey};
+use crate::memory::Memory;
+use crate::queue::Queue;
+use crate::report::SPARSE_ADDRESS_SPACE;
+use crate::residency::Residency;
+use crate::stats::Stats;
+use ash::vk;
+use core::ffi::{CStr, c_char};
+use emulator::PanthorNode;
+use gpuvm::VaRange;
+use kmd::panthor::PanthorVm;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use thiserror::Error;
+
+/// A device of an application.
+pub struct Device {
+    pub next: ash::Device,
+    /// VK_KHR_map_memory2, or its entry points of core 1.4.
+    pub map_memory2: ash::khr::map_memory2::DeviceFn,
+    pub instance: Arc<Instance>,
+    pub physical: vk::PhysicalDevice,
+    get_device_proc_addr: vk::PFN_vkGetDeviceProcAddr,
+    /// `None` where the layer stands aside.
+    pub sparse: Option<Sparse>,
+}
+
+/// What the layer keeps for a device on which it owns binding.
+pub struct Sparse {
+    /// What the application enabled.
+    pub features: vk::PhysicalDeviceFeatures,
+    pub icd: Lavapipe,
+    pub node: Arc<PanthorNode>,
+    pub address_space: AddressSpace,
+    pub memories: Table<vk::DeviceMemory, Memory>,
+    pub buffers: Table<vk::Buffer, Buffer>,
+    pub images: Table<vk::Image, Image>,
+    pub queues: Table<vk::Queue, Queue>,
+    pub stats: Stats,
+    /// Bytes of address space that resources have.
+    claimed: AtomicU64,
+}
+
+/// Why a resource got no addresses.
+#[derive(Debug, Error)]
+pub enum WindowError {
+    #[error("sparseAddressSpaceSize ({SPARSE_ADDRESS_SPACE:#x} bytes) is used up")]
+    Full,
+    #[error("the kernel refused the address range: {0}")]
+    Refused(kmd::Errno),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+static DEVICES: LazyLock<RwLock<HashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
+
+fn find(key: DispatchKey) -> Option<Arc<Device>> {
+    DEVICES.read().get(&key).cloned()
+}
+
+/// Runs the body of an entry point of a device or a queue, with what the layer keeps of it where it owns binding.
+pub fn on_device<H: vk::Handle, R: Failure>(
+    handle: H,
+    call: &str,
+    body: impl FnOnce(&Arc<Device>, Option<&Sparse>) -> R,
+) -> R {
+    guard(call, || {
+        // SAFETY: a dispatchable handle of the application's.
+        match find(unsafe { DispatchKey::of(handle) }) {
+            Some(device) => body(&device, device.sparse.as_ref()),
+            None => {
+                tracing::error!("{call}: the device is none that the layer knows");
+                R::VALUE
+            }
+        }
+    })
+}
+
+impl Sparse {
+    fn new(
+        instance: &Instance,
+        physical: vk::PhysicalDevice,
+        device: &ash::Device,
+        features: vk::PhysicalDeviceFeatures,
+    ) -> Result<Self, SetupError> {
+        let config = instance.config;
+        let node = PanthorNode::open(emulator::Config {
+            unbound: config.unbound,
+            faults: config.faults,
+            execute: !config.map_nothing,
+        })
+        .map_err(SetupError::Kernel)?;
+        let vm = PanthorVm::create(node.clone()).map_err(SetupError::Kernel)?;
+        let verifier = config.verify.then(|| verifier(node.clone(), vm.id()));
+        Ok(Self {
+            features,
+            icd: Lavapipe::new(&instance.next, physical, device),
+            node,
+            address_space: AddressSpace::new(Box::new(vm), verifier).map_err(SetupError::Vm)?,
+            memories: Table::default(),
+            buffers: Table::default(),
+            images: Table::default(),
+            queues: Table::default(),
+            stats: Stats::default(),
+            claimed: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives a resource its addresses: nothing is bound in them.
+    pub fn open_window(&self, range: VaRange, residency: Option<Residency>) -> Result<(), WindowError> {
+        let claim = |claimed: u64| claimed.checked_add(range.len).filter(|&sum| sum <= SPARSE_ADDRESS_SPACE);
+        self.claimed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
+            .map_err(|_| WindowError::Full)?;
+        let unclaim = || self.claimed.fetch_sub(range.len, Ordering::Relaxed);
+        if let Err(error) = self.node.add_window(range.start..range.end()) {
+            unclaim();
+            return Err(WindowError::Refused(error));
+        }
+        if let Err(error) = self.address_space.add_window(range, residency) {
+            self.node.remove_window(range.start..range.end());
+            unclaim();
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Takes a resource's addresses away, with whatever is bound there.
+    pub fn close_window(&self, range: VaRange) {
+        if let Err(error) = self.address_space.remove_window(range) {
+            tracing::error!("a resource's addresses could not be unbound: {error}");
+        }
+        self.node.remove_window(range.start..range.end());
+        self.claimed.fetch_sub(range.len, Ordering::Relaxed);
+    }
+
+    /// What a failed bind is to the application.
+    pub fn bind_result(&self, error: &BindError) -> vk::Result {
+        match error {
+            BindError::OutOfMemory(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+            BindError::Plan(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
+            BindError::Refused(_) => vk::Result::ERROR_UNKNOWN,
+            BindError::Lost(_) => vk::Result::ERROR_DEVICE_LOST,
+        }
+    }
+
+    /// Ends everything that still runs or is still bound.
+    fn release(&self, d: &Device) {
+        for (_, queue) in self.queues.take_all() {
+            queue.release(&d.next);
+        }
+        // Valid usage destroys every resource first. Where that was forgotten, addresses must go back before the kernel's VM ends.
+        for (_, buffer) in self.buffers.take_all() {
+            buffer.release(d, self);
+        }
+        for (_, image) in self.images.take_all() {
+            image.release(self);
+        }
+        if let Some(path) = &d.instance.config.stats {
+            self.stats.append_to(path, &self.address_space, &self.node.counters());
+        }
+    }
+}
+
+/// Compares the mirror with the emulated kernel's page table.
+fn verifier(node: Arc<PanthorNode>, vm: u32) -> Verifier {
+    Box::new(move |mirror| {
+        let kernel = node.mappings(vm);
+        let differs = |mine: Option<&gpuvm::Mapping<kmd::GemHandle>>, theirs: Option<&emulator::PageRun>| {
+            format!("the mirror has {mine:x?}, the page table {theirs:x?}")
+        };
+        for n in 0..mirror.len().max(kernel.len()) {
+            let (mine, theirs) = (mirror.get(n), kernel.get(n));
+            let equal = mine.zip(theirs).is_some_and(|(mine, theirs)| {
+                let target = match mine.target {
+                    gpuvm::Target::Null => None,
+                    gpuvm::Target::Object { object, offset } => Some((object, offset)),
+                };
+                (mine.range.start, mine.range.len, target) == (theirs.va, theirs.len, theirs.bo)
+            });
+            if !equal {
+                return Err(differs(mine, theirs));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Why a device could not be set up although its driver made it.
+#[derive(Debug, Error)]
+enum SetupError {
+    #[error("the emulated kernel: {0}")]
+    Kernel(kmd::Errno),
+    #[error("the mirror: {0}")]
+    Vm(gpuvm::VmError),
+}
+
+/// A create info with what the layer needs turned on, and everything that it points to.
+struct Enabled<'a> {
+    info: vk::DeviceCreateInfo<'a>,
+    _extensions: Vec<*const c_char>,
+    _chain: ChainCopy,
+}
+
+impl<'a> Enabled<'a> {
+    /// # Safety
+    /// `info` is valid with everything it points to.
+    unsafe fn new(info: &vk::DeviceCreateInfo<'a>) -> Result<Self, UnknownStructure> {
+        use vk::StructureType as Type;
+        // SAFETY: the caller's promise.
+        let mut chain = unsafe {
+            ChainCopy::new_until(
+                info.p_next,
+                &[
+                    Type::PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+                    Type::PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
+                    Type::PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
+                    Type::PHYSICAL_DEVICE_DESCRIPTOR_BUFFER_FEATURES_EXT,
+                ],
+            )
+        }?;
+        // A structure must not be chained twice: what the application has is edited in the copy, what it lacks is added.
+        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceDescriptorBufferFeaturesEXT<'_>>() {
+            features.descriptor_buffer = vk::TRUE;
+        } else {
+            chain
+                .push_front(vk::PhysicalDeviceDescriptorBufferFeaturesEXT::default().descriptor_buffer(true));
+        }
+        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
+            features.buffer_device_address = vk::TRUE;
+            features.timeline_semaphore = vk::TRUE;
+        } else {
+            if let Some(features) = chain.get_mut::<vk::PhysicalDeviceBufferDeviceAddressFeatures<'_>>() {
+                features.buffer_device_address = vk::TRUE;
+            } else {
+                chain.push_front(
+                    vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true),
+                );
+            }
+            if let Some(features) = chain.get_mut::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>() {
+                features.timeline_semaphore = vk::TRUE;
+            } else {
+                chain.push_front(
+                    vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true),
+                );
+            }
+        }
+        let mut extensions: Vec<*const c_char> = match info.enabled_extension_count {
+            0 => Vec::new(),
+            // SAFETY: the caller's promise.
+            count => unsafe { core::slice::from_raw_parts(info.pp_enabled_extension_names, count as usize) }
+                .to_vec(),
+        };
+        for wanted in lavapipe::EXTENSIONS {
+            // SAFETY: as above.
+            if !extensions.iter().any(|&name| unsafe { CStr::from_ptr(name) } == wanted) {
+                extensions.push(wanted.as_ptr());
+            }
+        }
+        let mut enabled = *info;
+        enabled.p_next = chain.as_ptr();
+        enabled.enabled_extension_count = extensions.len() as u32;
+        enabled.pp_enabled_extension_names = extensions.as_ptr();
+        Ok(Self { info: enabled, _extensions: extensions, _chain: chain })
+    }
+}
+
+/// The core features that the application enables.
+///
+/// # Safety
+/// `info` is valid with everything it points to.
+unsafe fn features_of(info: &vk::DeviceCreateInfo<'_>) -> vk::PhysicalDeviceFeatures {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (info.p_enabled_features.as_ref(), chain::find::<vk::PhysicalDeviceFeatures2<'_>>(info.p_next))
+        {
+            (Some(features), _) => *features,
+            (None, Some(features)) => features.features,
+            (None, None) => vk::PhysicalDeviceFeatures::default(),
+        }
+    }
+}
+
+pub(crate) unsafe extern "system" fn create_device(
+    physical: vk::PhysicalDevice,
+    info: *const vk::DeviceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    device: *mut vk::Device,
+) -> vk::Result {
+    guard("vkCreateDevice", || {
+        // SAFETY: the application's valid arguments.
+        let (info, key) = unsafe { (&*info, DispatchKey::of(physical)) };
+        // SAFETY: the loader called.
+        let (Some(link), Some(instance)) = (unsafe { loader::take_device_link(info) }, instance::find(key))
+        else {
+            tracing::error!("vkCreateDevice: the loader's chain has no link for the layer");
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        // SAFETY: the application's valid arguments.
+        let features = unsafe { features_of(info) };
+        // An application that binds nothing sparsely gets its driver as if the layer were not there.
+        let wanted = features.sparse_binding == vk::TRUE && instance.owns(physical);
+        // SAFETY: as above.
+        let enabled = match wanted.then(|| unsafe { Enabled::new(info) }).transpose() {
+            Ok(enabled) => enabled,
+            Err(error) => {
+                tracing::error!("vkCreateDevice: sparse binding is left to the driver: {error}");
+                None
+            }
+        };
+        let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
+        // SAFETY: the application's valid arguments, edited.
+        let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
+        if result != vk::Result::SUCCESS {
+            return result;
+        }
+        // SAFETY: the call succeeded.
+        let handle = unsafe { *device };
+        let next = link.get_device_proc_addr;
+        let load = |name: &CStr| {
+            // SAFETY: the device just made, and a valid name.
+            unsafe { next(handle, name.as_ptr()) }.map_or(core::ptr::null(), |function| function as *const _)
+        };
+        // SAFETY: `load` answers with the next layer's functions.
+        let functions = unsafe { ash::Device::load_with(load, handle) };
+        let sparse =
+            enabled.is_some().then(|| Sparse::new(&instance, physical, &functions, features)).transpose();
+        let sparse = match sparse {
+            Ok(sparse) => sparse,
+            Err(error) => {
+                tracing::error!("vkCreateDevice: {error}");
+                // SAFETY: the device just made, which nobody knows.
+                unsafe { functions.destroy_device(allocator.as_ref()) };
+                return vk::Result::ERROR_INITIALIZATION_FAILED;
+            }
+        };
+        let record = Device {
+            next: functions,
+            map_memory2: ash::khr::map_memory2::DeviceFn::load(load),
+            instance,
+            physical,
+            get_device_proc_addr: next,
+            sparse,
+        };
+        // SAFETY: the device just made.
+        DEVICES.write().insert(unsafe { DispatchKey::of(handle) }, Arc::new(record));
+        vk::Result::SUCCESS
+    })
+}
+
+pub(crate) unsafe extern "system" fn destroy_device(
+    device: vk::Device,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    guard("vkDestroyDevice", || {
+        if device == vk::Device::null() {
+            return;
+        }
+        // SAFETY: a handle of the application's.
+        let record = DEVICES.write().remove(&unsafe { DispatchKey::of(device) });
+        let Some(record) = record else { return };
+        if let Some(sparse) = &record.sparse {
+            sparse.release(&record);
+        }
+        // SAFETY: the application's valid arguments, handed on.
+        unsafe { (record.next.fp_v1_0().destroy_device)(device, allocator) };
+    });
+}
+
+/// The next layer's answer for a device, and whether the layer owns binding on it.
+pub fn next_proc_addr(device: vk::Device, name: *const c_char) -> (vk::PFN_vkVoidFunction, bool) {
+    // SAFETY: a handle of the application's; the name is its valid argument.
+    unsafe {
+        match find(DispatchKey::of(device)) {
+            Some(record) => ((record.get_device_proc_addr)(device, name), record.sparse.is_some()),
+            None => (None, false),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The functions behind the names in `commands.txt`, and the answers to "where is this function?".
+
+pub(crate) use crate::buffer::{
+    create_buffer, destroy_buffer, get_buffer_memory_requirements, get_buffer_memory_requirements2,
+    get_device_buffer_memory_requirements,
+};
+pub(crate) use crate::device::{create_device, destroy_device};
+pub(crate) use crate::image::{
+    create_image, destroy_image, get_device_image_sparse_memory_requirements,
+    get_image_sparse_memory_requirements, get_image_sparse_memory_requirements2,
+};
+pub(crate) use crate::instance::{create_instance, destroy_instance};
+pub(crate) use crate::memory::{
+    allocate_memory, free_memory, map_memory, map_memory2_khr, unmap_memory, unmap_memory2_khr,
+};
+pub(crate) use crate::queue::queue_bind_sparse;
+pub(crate) use crate::report::{
+    get_physical_device_image_format_properties, get_physical_device_image_format_properties2,
+    get_physical_device_properties, get_physical_device_properties2,
+    get_physical_device_sparse_image_format_properties, get_physical_device_sparse_image_format_properties2,
+};
+
+use crate::device;
+use crate::instance::{self, guard};
+use crate::loader::{self, NegotiateLayerInterface};
+use crate::vk_registry::{Level, lookup};
+use ash::vk;
+use core::ffi::c_char;
+
+/// The layer's function of a name, with its level.
+///
+/// # Safety
+/// `name` is null or a NUL-terminated string.
+unsafe fn own(name: *const c_char) -> Option<(Level, vk::PFN_vkVoidFunction)> {
+    // SAFETY: the caller's promise.
+    lookup(unsafe { loader::name_of(name) }?.to_bytes())
+}
+
+pub(crate) unsafe extern "system" fn get_instance_proc_addr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    guard("vkGetInstanceProcAddr", || {
+        // SAFETY: the loader's or the application's valid argument.
+        match unsafe { own(name) } {
+            // Before there is an instance there is nobody to ask; afterwards the layer offers only what is there without it.
+            Some((Level::Global, function)) => function,
+            Some((_, function)) => instance::next_proc_addr(instance, name).and(function),
+            None => instance::next_proc_addr(instance, name),
+        }
+    })
+}
+
+pub(crate) unsafe extern "system" fn get_device_proc_addr(
+    handle: vk::Device,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    guard("vkGetDeviceProcAddr", || {
+        let (next, owned) = device::next_proc_addr(handle, name);
+        // SAFETY: the loader's or the application's valid argument.
+        let named = unsafe { loader::name_of(name) };
+        match lookup(named?.to_bytes()) {
+            // On a device that the layer leaves alone, only its end is of interest.
+            Some((Level::Device, function))
+                if owned || named == Some(c"vkDestroyDevice") || named == Some(c"vkGetDeviceProcAddr") =>
+            {
+                next.and(function)
+            }
+            _ => next,
+        }
+    })
+}
+
+unsafe extern "system" fn get_physical_device_proc_addr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    guard("vk_layerGetPhysicalDeviceProcAddr", || {
+        // SAFETY: a handle of the loader's.
+        let record = instance::find(unsafe { loader::DispatchKey::of(instance) })?;
+        // SAFETY: the loader's valid arguments.
+        let next = record.get_physical_device_proc_addr.and_then(|next| unsafe { next(instance, name) });
+        // SAFETY: as above.
+        match unsafe { own(name) } {
+            Some((Level::PhysicalDevice, function)) => next.and(function),
+            _ => next,
+        }
+    })
+}
+
+/// The loader's first call (loader and layer interface, version 2).
+///
+/// # Safety
+/// `interface` is null or the loader's structure.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vkNegotiateLoaderLayerInterfaceVersion(
+    interface: *mut NegotiateLayerInterface,
+) -> vk::Result {
+    // SAFETY: the caller's promise.
+    let Some(interface) = (unsafe { interface.as_mut() }) else {
+        return vk::Result::ERROR_INITIALIZATION_FAILED;
+    };
+    if interface.s_type != loader::NEGOTIATE_INTERFACE_STRUCT
+        || interface.loader_layer_interface_version < loader::LOADER_LAYER_INTERFACE_VERSION
+    {
+        return vk::Result::ERROR_INITIALIZATION_FAILED;
+    }
+    interface.loader_layer_interface_version = loader::LOADER_LAYER_INTERFACE_VERSION;
+    interface.get_instance_proc_addr = Some(get_instance_proc_addr);
+    interface.get_device_proc_addr = Some(get_device_proc_addr);
+    interface.get_physical_device_proc_addr = Some(get_physical_device_proc_addr);
+    vk::Result::SUCCESS
+}

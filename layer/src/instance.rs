@@ -1,0 +1,194 @@
+//! Instances: the chain above and below, and which physical devices the layer takes binding over from.
+
+use crate::config::{Config, Kernel};
+use crate::icd::lavapipe;
+use crate::loader::{self, DispatchKey};
+use ash::vk;
+use core::ffi::c_char;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+/// An instance of an application.
+pub struct Instance {
+    pub next: ash::Instance,
+    pub get_instance_proc_addr: vk::PFN_vkGetInstanceProcAddr,
+    pub get_physical_device_proc_addr: Option<loader::PfnGetPhysicalDeviceProcAddr>,
+    pub config: &'static Config,
+    /// Whether the layer owns binding on a physical device, once it was asked.
+    owned: Mutex<HashMap<vk::PhysicalDevice, bool>>,
+}
+
+static INSTANCES: LazyLock<RwLock<HashMap<DispatchKey, Arc<Instance>>>> = LazyLock::new(RwLock::default);
+
+/// What an entry point answers when it is called with a handle that the layer never saw, or when the layer itself has a fault.
+pub trait Failure {
+    const VALUE: Self;
+}
+impl Failure for () {
+    const VALUE: Self = ();
+}
+impl Failure for vk::Result {
+    const VALUE: Self = vk::Result::ERROR_UNKNOWN;
+}
+impl Failure for vk::PFN_vkVoidFunction {
+    const VALUE: Self = None;
+}
+
+/// Runs an entry point's body: a panic ends in the log and an error, never in the application.
+pub fn guard<R: Failure>(call: &str, body: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        tracing::error!("{call}: a fault in tessera itself; please report it");
+        R::VALUE
+    })
+}
+
+/// The instance that a dispatch key belongs to.
+pub fn find(key: DispatchKey) -> Option<Arc<Instance>> {
+    INSTANCES.read().get(&key).cloned()
+}
+
+/// Runs the body of an entry point of a physical device, with its instance and whether the layer owns binding on it.
+pub fn on_physical_device<R: Failure>(
+    device: vk::PhysicalDevice,
+    call: &str,
+    body: impl FnOnce(&Instance, bool) -> R,
+) -> R {
+    guard(call, || {
+        // SAFETY: a handle of the application's.
+        match find(unsafe { DispatchKey::of(device) }) {
+            Some(instance) => body(&instance, instance.owns(device)),
+            None => {
+                tracing::error!("{call}: the physical device belongs to no instance that the layer knows");
+                R::VALUE
+            }
+        }
+    })
+}
+
+impl Instance {
+    /// Whether the layer owns binding on a physical device.
+    pub fn owns(&self, device: vk::PhysicalDevice) -> bool {
+        *self.owned.lock().entry(device).or_insert_with(|| self.decide(device))
+    }
+
+    fn decide(&self, device: vk::PhysicalDevice) -> bool {
+        if self.config.kernel == Kernel::Off {
+            return false;
+        }
+        let mut driver = vk::PhysicalDeviceDriverProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+        // SAFETY: a physical device of this instance.
+        unsafe { self.next.get_physical_device_properties2(device, &mut properties) };
+        let name = properties.properties.device_name_as_c_str().unwrap_or_default().to_owned();
+        if properties.properties.api_version < vk::API_VERSION_1_3 {
+            tracing::info!("{name:?}: left alone, it has no Vulkan 1.3");
+            return false;
+        }
+        if driver.driver_id != vk::DriverId::MESA_LLVMPIPE {
+            tracing::info!(
+                "{name:?}: left alone, there is no adapter for its driver ({:?}) yet",
+                driver.driver_id
+            );
+            return false;
+        }
+        match lavapipe::check(&self.next, device) {
+            Ok(()) => {
+                tracing::info!("{name:?}: sparse binding is tessera's, executed by an emulated panthor");
+                true
+            }
+            Err(error) => {
+                tracing::info!("{name:?}: left alone, {error}");
+                false
+            }
+        }
+    }
+}
+
+pub(crate) unsafe extern "system" fn create_instance(
+    info: *const vk::InstanceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    instance: *mut vk::Instance,
+) -> vk::Result {
+    guard("vkCreateInstance", || {
+        crate::log::start();
+        // SAFETY: the application's valid arguments.
+        let info = unsafe { &*info };
+        // SAFETY: the loader called.
+        let Some(link) = (unsafe { loader::take_instance_link(info) }) else {
+            tracing::error!("vkCreateInstance: the loader's chain has no link for the layer");
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        let config = match Config::get() {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!("{error}");
+                return vk::Result::ERROR_INITIALIZATION_FAILED;
+            }
+        };
+        let next = link.get_instance_proc_addr;
+        // SAFETY: the next layer's function of this name.
+        let create = unsafe {
+            core::mem::transmute::<vk::PFN_vkVoidFunction, Option<vk::PFN_vkCreateInstance>>(next(
+                vk::Instance::null(),
+                c"vkCreateInstance".as_ptr(),
+            ))
+        };
+        let Some(create) = create else { return vk::Result::ERROR_INITIALIZATION_FAILED };
+        // Drivers hide entry points of versions above the one that the application asked for; the layer uses those of 1.3.
+        // SAFETY: valid or null.
+        let mut application = unsafe { info.p_application_info.as_ref() }.copied().unwrap_or_default();
+        application.api_version = application.api_version.max(vk::API_VERSION_1_3);
+        let mut raised = *info;
+        raised.p_application_info = &raw const application;
+        // SAFETY: the application's valid arguments, edited.
+        let result = unsafe { create(&raw const raised, allocator, instance) };
+        if result != vk::Result::SUCCESS {
+            return result;
+        }
+        // SAFETY: the call succeeded.
+        let handle = unsafe { *instance };
+        let load = |name: &core::ffi::CStr| {
+            // SAFETY: the instance just made, and a valid name.
+            unsafe { next(handle, name.as_ptr()) }.map_or(core::ptr::null(), |function| function as *const _)
+        };
+        let record = Instance {
+            // SAFETY: `load` answers with the next layer's functions.
+            next: unsafe { ash::Instance::load_with(load, handle) },
+            get_instance_proc_addr: next,
+            get_physical_device_proc_addr: link.get_physical_device_proc_addr,
+            config,
+            owned: Mutex::default(),
+        };
+        // SAFETY: the instance just made.
+        INSTANCES.write().insert(unsafe { DispatchKey::of(handle) }, Arc::new(record));
+        vk::Result::SUCCESS
+    })
+}
+
+pub(crate) unsafe extern "system" fn destroy_instance(
+    instance: vk::Instance,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    guard("vkDestroyInstance", || {
+        if instance == vk::Instance::null() {
+            return;
+        }
+        // SAFETY: a handle of the application's.
+        let record = INSTANCES.write().remove(&unsafe { DispatchKey::of(instance) });
+        if let Some(record) = record {
+            // SAFETY: the application's valid arguments, handed on.
+            unsafe { (record.next.fp_v1_0().destroy_instance)(instance, allocator) };
+        }
+    });
+}
+
+/// The next layer's answer for an instance or, before there is one, nothing.
+pub fn next_proc_addr(instance: vk::Instance, name: *const c_char) -> vk::PFN_vkVoidFunction {
+    if instance == vk::Instance::null() {
+        return None;
+    }
+    // SAFETY: a handle of the application's; the name is its valid argument.
+    unsafe { (find(DispatchKey::of(instance))?.get_instance_proc_addr)(instance, name) }
+}

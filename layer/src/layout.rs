@@ -1,0 +1,275 @@
+//! Where the sparse blocks of an image are: pure arithmetic, no handles.
+//!
+//! The layout is lavapipe's: level after level, each aligned to a block; in a level layer after layer; in a layer 64 KiB blocks row by
+//! row, then slice by slice of blocks. The adapter in `icd` compares it with the driver's own numbers before it is used.
+
+use ash::vk;
+
+/// Bytes of a sparse block, of every format and shape.
+pub const BLOCK: u64 = 64 << 10;
+
+/// The standard sparse image block shape (Vulkan specification, "Standard Sparse Image Block Shapes"), in texel blocks of the format.
+///
+/// `None` for what the tables do not name: 1D images, and texel blocks whose size is not a power of two up to 16 bytes.
+pub fn standard_block_shape(image_type: vk::ImageType, texel_bytes: u32) -> Option<vk::Extent3D> {
+    if !texel_bytes.is_power_of_two() || texel_bytes > 16 {
+        return None;
+    }
+    let row = texel_bytes.trailing_zeros() as usize;
+    let (width, height, depth) = match image_type {
+        vk::ImageType::TYPE_2D => {
+            [(256, 256, 1), (256, 128, 1), (128, 128, 1), (128, 64, 1), (64, 64, 1)][row]
+        }
+        vk::ImageType::TYPE_3D => [(64, 32, 32), (32, 32, 32), (32, 32, 16), (32, 16, 16), (16, 16, 16)][row],
+        _ => return None,
+    };
+    Some(vk::Extent3D { width, height, depth })
+}
+
+/// One mip level of a plane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Level {
+    /// Extent in texels of the plane.
+    pub extent: vk::Extent3D,
+    /// Number of blocks in each direction.
+    pub blocks: vk::Extent3D,
+    /// Bytes from the start of the plane to the level's first layer.
+    pub offset: u64,
+    /// Bytes from one layer to the next.
+    pub layer_stride: u64,
+}
+
+/// The blocks of one plane of a sparse residency image.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlaneLayout {
+    /// Extent of a block in texels of the plane (not in compressed blocks).
+    pub granularity: vk::Extent3D,
+    pub levels: Vec<Level>,
+    pub layers: u32,
+    /// Bytes of the whole plane.
+    pub size: u64,
+}
+
+/// A box of whole blocks in one level and layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockBox {
+    pub level: u32,
+    pub layer: u32,
+    /// First block in each direction.
+    pub first: [u32; 3],
+    /// Number of blocks in each direction.
+    pub count: [u32; 3],
+}
+
+impl BlockBox {
+    /// Bytes of memory that the box takes.
+    pub fn bytes(&self) -> u64 {
+        self.count.iter().map(|&n| u64::from(n)).product::<u64>() * BLOCK
+    }
+}
+
+/// Why a box of texels is no box of blocks; the texts are the rules that were broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BoxError {
+    #[error(
+        "subresource.mipLevel must be less than the image's mipLevels (VUID-VkSparseImageMemoryBindInfo-subresource-01722)"
+    )]
+    Level,
+    #[error(
+        "subresource.arrayLayer must be less than the image's arrayLayers (VUID-VkSparseImageMemoryBindInfo-subresource-01723)"
+    )]
+    Layer,
+    #[error(
+        "offset must be a multiple of the block extent (VUID-VkSparseImageMemoryBind-offset-01107, -01109, -01111)"
+    )]
+    Offset,
+    #[error("extent must not be zero")]
+    Empty,
+    #[error(
+        "extent must be a multiple of the block extent or reach the edge of the level (VUID-VkSparseImageMemoryBind-extent-01108, -01110, -01112)"
+    )]
+    Extent,
+    #[error(
+        "offset + extent must lie in the image subresource (VUID-VkSparseImageMemoryBind-extent-01108, -01110, -01112)"
+    )]
+    Outside,
+}
+
+impl PlaneLayout {
+    /// Lays a plane out.
+    ///
+    /// `extent` in texels of the plane, `granularity` in texels a block.
+    pub fn new(extent: vk::Extent3D, granularity: vk::Extent3D, levels: u32, layers: u32) -> Self {
+        let mut offset = 0;
+        let levels = (0..levels)
+            .map(|level| {
+                let extent = vk::Extent3D {
+                    width: (extent.width >> level).max(1),
+                    height: (extent.height >> level).max(1),
+                    depth: (extent.depth >> level).max(1),
+                };
+                let blocks = vk::Extent3D {
+                    width: extent.width.div_ceil(granularity.width),
+                    height: extent.height.div_ceil(granularity.height),
+                    depth: extent.depth.div_ceil(granularity.depth),
+                };
+                let layer_stride =
+                    u64::from(blocks.width) * u64::from(blocks.height) * u64::from(blocks.depth) * BLOCK;
+                let level = Level { extent, blocks, offset, layer_stride };
+                offset += layer_stride * u64::from(layers);
+                level
+            })
+            .collect();
+        Self { granularity, levels, layers, size: offset }
+    }
+
+    /// The blocks that a box of texels covers.
+    pub fn blocks_of(
+        &self,
+        level: u32,
+        layer: u32,
+        offset: vk::Offset3D,
+        extent: vk::Extent3D,
+    ) -> Result<BlockBox, BoxError> {
+        let in_level = self.levels.get(level as usize).ok_or(BoxError::Level)?;
+        if layer >= self.layers {
+            return Err(BoxError::Layer);
+        }
+        let mut first = [0; 3];
+        let mut count = [0; 3];
+        let axes = [
+            (offset.x, extent.width, self.granularity.width, in_level.extent.width),
+            (offset.y, extent.height, self.granularity.height, in_level.extent.height),
+            (offset.z, extent.depth, self.granularity.depth, in_level.extent.depth),
+        ];
+        for (axis, (offset, extent, block, size)) in axes.into_iter().enumerate() {
+            let offset = u32::try_from(offset).map_err(|_| BoxError::Outside)?;
+            if extent == 0 {
+                return Err(BoxError::Empty);
+            }
+            if offset % block != 0 {
+                return Err(BoxError::Offset);
+            }
+            let end = offset.checked_add(extent).ok_or(BoxError::Outside)?;
+            // A last block may be named whole although only part of it lies in the level.
+            if end > size.next_multiple_of(block) {
+                return Err(BoxError::Outside);
+            }
+            if extent % block != 0 && end < size {
+                return Err(BoxError::Extent);
+            }
+            first[axis] = offset / block;
+            count[axis] = extent.div_ceil(block);
+        }
+        Ok(BlockBox { level, layer, first, count })
+    }
+
+    /// The byte ranges of a box, in the order in which its memory is laid out (x, then y, then z); each is a run of blocks in x,
+    /// longer where rows or slices continue. Calls `run(offset in the plane, bytes)`.
+    pub fn runs(&self, blocks: &BlockBox, mut run: impl FnMut(u64, u64)) {
+        let level = &self.levels[blocks.level as usize];
+        let base = level.offset + u64::from(blocks.layer) * level.layer_stride;
+        let [x, y, z] = blocks.first.map(u64::from);
+        let [width, height, depth] = blocks.count.map(u64::from);
+        let [row, slice] =
+            [u64::from(level.blocks.width), u64::from(level.blocks.width) * u64::from(level.blocks.height)];
+        let at = |y: u64, z: u64| base + (z * slice + y * row + x) * BLOCK;
+        if width < row {
+            for z in z..z + depth {
+                for y in y..y + height {
+                    run(at(y, z), width * BLOCK);
+                }
+            }
+        } else if width * height < slice {
+            for z in z..z + depth {
+                run(at(y, z), width * height * BLOCK);
+            }
+        } else {
+            run(at(y, z), width * height * depth * BLOCK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn extent(width: u32, height: u32, depth: u32) -> vk::Extent3D {
+        vk::Extent3D { width, height, depth }
+    }
+
+    #[test]
+    fn every_standard_shape_is_64_kib() {
+        for image_type in [vk::ImageType::TYPE_2D, vk::ImageType::TYPE_3D] {
+            for bytes in [1, 2, 4, 8, 16] {
+                let shape = standard_block_shape(image_type, bytes).unwrap();
+                assert_eq!(u64::from(shape.width * shape.height * shape.depth * bytes), BLOCK);
+            }
+            for bytes in [0, 3, 6, 12, 32] {
+                assert_eq!(standard_block_shape(image_type, bytes), None);
+            }
+        }
+        assert_eq!(standard_block_shape(vk::ImageType::TYPE_1D, 4), None);
+    }
+
+    #[test]
+    fn levels_follow_one_another() {
+        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 3, 2);
+        let [a, b, c] = plane.levels[..] else { panic!("three levels") };
+        assert_eq!((a.offset, a.layer_stride, a.blocks), (0, 6 * BLOCK, extent(3, 2, 1)));
+        assert_eq!((b.offset, b.layer_stride, b.blocks), (12 * BLOCK, 2 * BLOCK, extent(2, 1, 1)));
+        assert_eq!((c.offset, c.layer_stride, c.blocks), (16 * BLOCK, BLOCK, extent(1, 1, 1)));
+        assert_eq!(plane.size, 18 * BLOCK);
+    }
+
+    #[test]
+    fn broken_rules_are_named() {
+        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 2, 2);
+        let at = |x, y| vk::Offset3D { x, y, z: 0 };
+        let ask = |level, layer, offset, extent| plane.blocks_of(level, layer, offset, extent).unwrap_err();
+        assert_eq!(ask(2, 0, at(0, 0), extent(128, 128, 1)), BoxError::Level);
+        assert_eq!(ask(0, 2, at(0, 0), extent(128, 128, 1)), BoxError::Layer);
+        assert_eq!(ask(0, 0, at(64, 0), extent(128, 128, 1)), BoxError::Offset);
+        assert_eq!(ask(0, 0, at(-128, 0), extent(128, 128, 1)), BoxError::Outside);
+        assert_eq!(ask(0, 0, at(0, 0), extent(100, 128, 1)), BoxError::Extent);
+        assert_eq!(ask(0, 0, at(0, 0), extent(0, 128, 1)), BoxError::Empty);
+        assert_eq!(ask(0, 0, at(256, 0), extent(256, 128, 1)), BoxError::Outside);
+        assert_eq!(ask(0, 0, at(256, 128), extent(44, u32::MAX, 1)), BoxError::Outside);
+        assert_eq!(plane.blocks_of(0, 1, at(256, 128), extent(44, 72, 1)).unwrap().count, [1, 1, 1]);
+        assert_eq!(plane.blocks_of(0, 1, at(256, 128), extent(128, 128, 1)).unwrap().count, [1, 1, 1]);
+    }
+
+    proptest! {
+        /// Runs, cut into blocks, are the blocks of the box in memory order, each at its place.
+        #[test]
+        fn runs_cover_the_box(
+            size in (1u32..9, 1u32..9, 1u32..5), layers in 1u32..3, level in 0u32..3, pick in any::<[u32; 7]>(),
+        ) {
+            let block = extent(32, 32, 16);
+            let plane = PlaneLayout::new(extent(size.0 * 32 - 3, size.1 * 32, size.2 * 16 - 5), block, 3, layers);
+            let blocks = plane.levels[level as usize].blocks;
+            let first = [pick[0] % blocks.width, pick[1] % blocks.height, pick[2] % blocks.depth];
+            let count = [
+                1 + pick[3] % (blocks.width - first[0]),
+                1 + pick[4] % (blocks.height - first[1]),
+                1 + pick[5] % (blocks.depth - first[2]),
+            ];
+            let wanted = BlockBox { level, layer: pick[6] % layers, first, count };
+            let mut got = Vec::new();
+            plane.runs(&wanted, |offset, bytes| got.extend((0..bytes / BLOCK).map(|n| offset + n * BLOCK)));
+            let mut expected = Vec::new();
+            let l = plane.levels[level as usize];
+            for z in first[2]..first[2] + count[2] {
+                for y in first[1]..first[1] + count[1] {
+                    for x in first[0]..first[0] + count[0] {
+                        let index = (z * blocks.height + y) * blocks.width + x;
+                        expected.push(l.offset + u64::from(wanted.layer) * l.layer_stride + u64::from(index) * BLOCK);
+                    }
+                }
+            }
+            prop_assert_eq!(got.len() as u64 * BLOCK, wanted.bytes());
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

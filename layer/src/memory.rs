@@ -1,0 +1,221 @@
+//! Device memory: the driver allocates it, the layer makes a buffer object of it when it is bound for the first time.
+
+use crate::address_space::BoId;
+use crate::device::{Device, Sparse, on_device};
+use ash::vk;
+use core::ffi::c_void;
+use emulator::ImportError;
+use kmd::BufferObject;
+use parking_lot::Mutex;
+use thiserror::Error;
+
+/// Bytes that the driver rounds every allocation up to.
+const PAGE: u64 = 4096;
+
+/// What the layer keeps of a `VkDeviceMemory`.
+pub struct Memory {
+    /// Bytes, as allocated.
+    size: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where byte 0 is while the application has the memory mapped.
+    mapped: Option<MappedAt>,
+    object: Option<(BoId, BufferObject)>,
+}
+
+#[derive(Clone, Copy)]
+struct MappedAt(*mut u8);
+
+// SAFETY: an address; it is only handed to the kernel, never read through.
+unsafe impl Send for MappedAt {}
+
+/// Memory that cannot be bound.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    #[error("vkMapMemory failed: {0}")]
+    Map(vk::Result),
+    #[error("the memory cannot be shared with other addresses: {0}")]
+    Import(#[from] ImportError),
+}
+
+impl MemoryError {
+    pub fn result(&self) -> vk::Result {
+        match self {
+            Self::Map(result) => *result,
+            Self::Import(_) => vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+        }
+    }
+}
+
+impl Memory {
+    fn new(size: u64) -> Self {
+        Self { size, state: Mutex::default() }
+    }
+
+    /// Bytes that binds can name: whole pages.
+    pub fn bindable(&self) -> u64 {
+        self.size.next_multiple_of(PAGE)
+    }
+
+    /// The buffer object behind the memory, made at the first call.
+    pub fn object(
+        &self,
+        device: &Device,
+        sparse: &Sparse,
+        handle: vk::DeviceMemory,
+    ) -> Result<BoId, MemoryError> {
+        let mut state = self.state.lock();
+        if let Some((id, _)) = &state.object {
+            return Ok(*id);
+        }
+        // The driver maps memory as a whole, so any mapping of the application's leads to byte 0. Otherwise the layer maps for the
+        // moment of the import; the lock keeps an application's vkMapMemory out meanwhile.
+        let mapped = state.mapped;
+        let start = match mapped {
+            Some(MappedAt(start)) => start,
+            None => {
+                let flags = vk::MemoryMapFlags::empty();
+                // SAFETY: memory of this device that is not mapped.
+                unsafe { device.next.map_memory(handle, 0, vk::WHOLE_SIZE, flags) }
+                    .map_err(MemoryError::Map)?
+                    .cast()
+            }
+        };
+        // SAFETY: the driver maps whole pages; the mapping lives until the memory is freed, and the import keeps what it needs.
+        let imported = unsafe { sparse.node.import_host(start, self.bindable()) };
+        if mapped.is_none() {
+            // SAFETY: mapped above.
+            unsafe { device.next.unmap_memory(handle) };
+        }
+        let handle = imported?;
+        let object = BufferObject::from_handle(
+            sparse.node.clone(),
+            handle,
+            self.bindable(),
+            kmd::panthor::mmap_offset,
+        );
+        let id = sparse.address_space.add_object(handle);
+        state.object = Some((id, object));
+        Ok(id)
+    }
+
+    /// Unbinds the memory wherever it is bound and drops its buffer object: before the driver reuses the pages, which it may give to
+    /// the next allocation.
+    fn release(&self, sparse: &Sparse) {
+        let Some((id, _closed_at_the_end)) = self.state.lock().object.take() else { return };
+        if let Err(error) = sparse.address_space.forget_object(id) {
+            tracing::error!("vkFreeMemory: memory that is bound could not be unbound: {error}");
+        }
+    }
+}
+
+pub(crate) unsafe extern "system" fn allocate_memory(
+    device: vk::Device,
+    info: *const vk::MemoryAllocateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    memory: *mut vk::DeviceMemory,
+) -> vk::Result {
+    on_device(device, "vkAllocateMemory", |d, sparse| {
+        // SAFETY: the application's valid arguments, handed on.
+        let result = unsafe { (d.next.fp_v1_0().allocate_memory)(device, info, allocator, memory) };
+        if let (Some(sparse), vk::Result::SUCCESS) = (sparse, result) {
+            // SAFETY: as above, and the call succeeded.
+            let (handle, size) = unsafe { (*memory, (*info).allocation_size) };
+            sparse.memories.insert(handle, Memory::new(size));
+        }
+        result
+    })
+}
+
+pub(crate) unsafe extern "system" fn free_memory(
+    device: vk::Device,
+    memory: vk::DeviceMemory,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    on_device(device, "vkFreeMemory", |d, sparse| {
+        if let Some((sparse, record)) =
+            sparse.and_then(|sparse| Some((sparse, sparse.memories.remove(memory)?)))
+        {
+            record.release(sparse);
+        }
+        // SAFETY: the application's valid arguments, handed on.
+        unsafe { (d.next.fp_v1_0().free_memory)(device, memory, allocator) }
+    });
+}
+
+pub(crate) unsafe extern "system" fn map_memory(
+    device: vk::Device,
+    memory: vk::DeviceMemory,
+    offset: vk::DeviceSize,
+    size: vk::DeviceSize,
+    flags: vk::MemoryMapFlags,
+    data: *mut *mut c_void,
+) -> vk::Result {
+    on_device(device, "vkMapMemory", |d, sparse| {
+        note_mapping(sparse, memory, Some((offset, data)), || {
+            // SAFETY: the application's valid arguments, handed on.
+            unsafe { (d.next.fp_v1_0().map_memory)(device, memory, offset, size, flags, data) }
+        })
+    })
+}
+
+pub(crate) unsafe extern "system" fn unmap_memory(device: vk::Device, memory: vk::DeviceMemory) {
+    on_device(device, "vkUnmapMemory", |d, sparse| {
+        note_mapping(sparse, memory, None, || {
+            // SAFETY: the application's valid arguments, handed on.
+            unsafe { (d.next.fp_v1_0().unmap_memory)(device, memory) };
+            vk::Result::SUCCESS
+        });
+    });
+}
+
+pub(crate) unsafe extern "system" fn map_memory2_khr(
+    device: vk::Device,
+    info: *const vk::MemoryMapInfoKHR<'_>,
+    data: *mut *mut c_void,
+) -> vk::Result {
+    on_device(device, "vkMapMemory2KHR", |d, sparse| {
+        // SAFETY: the application's valid arguments.
+        let (memory, offset) = unsafe { ((*info).memory, (*info).offset) };
+        note_mapping(sparse, memory, Some((offset, data)), || {
+            // SAFETY: as above, handed on.
+            unsafe { (d.map_memory2.map_memory2_khr)(device, info, data) }
+        })
+    })
+}
+
+pub(crate) unsafe extern "system" fn unmap_memory2_khr(
+    device: vk::Device,
+    info: *const vk::MemoryUnmapInfoKHR<'_>,
+) -> vk::Result {
+    on_device(device, "vkUnmapMemory2KHR", |d, sparse| {
+        // SAFETY: the application's valid arguments.
+        let memory = unsafe { (*info).memory };
+        note_mapping(sparse, memory, None, || {
+            // SAFETY: as above, handed on.
+            unsafe { (d.map_memory2.unmap_memory2_khr)(device, info) }
+        })
+    })
+}
+
+/// Makes a mapping call of the driver's and notes where the memory then is (`mapped`: the call's offset and where its answer goes),
+/// with the layer's own mapping kept out meanwhile.
+fn note_mapping(
+    sparse: Option<&Sparse>,
+    memory: vk::DeviceMemory,
+    mapped: Option<(vk::DeviceSize, *mut *mut c_void)>,
+    call: impl FnOnce() -> vk::Result,
+) -> vk::Result {
+    let record = sparse.and_then(|sparse| sparse.memories.get(memory));
+    let mut state = record.as_ref().map(|record| record.state.lock());
+    let result = call();
+    if let (Some(state), vk::Result::SUCCESS) = (&mut state, result) {
+        // SAFETY: the call succeeded, so it wrote its answer; byte 0 of the memory lies `offset` before it.
+        state.mapped = mapped
+            .map(|(offset, data)| MappedAt(unsafe { *data }.cast::<u8>().wrapping_sub(offset as usize)));
+    }
+    result
+}

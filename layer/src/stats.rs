@@ -1,0 +1,44 @@
+//! Counters of a device, for whoever measures (`TESSERA_STATS`).
+
+use crate::address_space::AddressSpace;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What vkQueueBindSparse did for a device.
+#[derive(Default)]
+pub struct Stats {
+    bind_calls: AtomicU64,
+    bind_ns: AtomicU64,
+}
+
+impl Stats {
+    /// Counts one plan that was made and sent.
+    pub fn note_bind(&self, took: Duration) {
+        self.bind_calls.fetch_add(1, Relaxed);
+        self.bind_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Appends a line of JSON to a file: one object of numbers.
+    pub fn append_to(&self, path: &Path, address_space: &AddressSpace, kernel: &emulator::Counters) {
+        let (mappings, mirror_bytes) = address_space.mirror_size();
+        let fields = [
+            ("binds_asked", address_space.counters.wanted.load(Relaxed)),
+            ("ops_sent", address_space.counters.ops.load(Relaxed)),
+            ("ioctls", address_space.counters.calls.load(Relaxed)),
+            ("bind_calls", self.bind_calls.load(Relaxed)),
+            ("bind_ns", self.bind_ns.load(Relaxed)),
+            ("mappings", mappings as u64),
+            ("mirror_bytes", mirror_bytes as u64),
+            ("map_calls", kernel.map_calls),
+        ];
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let line = format!("{{{}}}\n", fields.join(","));
+        let append =
+            || std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes());
+        if let Err(error) = append() {
+            tracing::error!("TESSERA_STATS={}: {error}", path.display());
+        }
+    }
+}
