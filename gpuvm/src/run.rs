@@ -68,13 +68,12 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
     /// Gives what is mapped in `start..end`, piece by piece and without a gap.
     pub(crate) fn pieces(&mut self, start: u64, end: u64, mut piece: impl FnMut(u64, u64, OpKind<O>)) {
         let mut at = start;
-        self.cursor = self.tree.floor_near(self.cursor, start);
-        let mut cursor = self.cursor;
-        while let Some((key, body)) = self.tree.get(cursor) {
+        let mut last = self.tree.floor_near(self.cursor, start);
+        self.tree.scan(last, |cursor, key, body| {
             if key >= end {
-                break;
+                return false;
             }
-            self.cursor = cursor;
+            last = cursor;
             if body.end > at {
                 if key > at {
                     piece(at, key, OpKind::Unmap);
@@ -84,8 +83,9 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
                 piece(at, stop, body.target.advance(at - key).into());
                 at = stop;
             }
-            cursor = self.tree.next(cursor);
-        }
+            at < end
+        });
+        self.cursor = last;
         if at < end {
             piece(at, end, OpKind::Unmap);
         }

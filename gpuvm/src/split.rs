@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 
 use crate::mapping::Body;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, Seat, Tree};
 use crate::{Mapping, Target, VaRange};
 
 /// A mapping that leaves the tree.
@@ -39,10 +39,13 @@ pub enum Step<O> {
 /// What the steps of a request change in the tree.
 pub(crate) struct Edit<O> {
     range: VaRange,
+    seat: Seat,
     /// The mapping that is cut short at the start of the request, with its new end.
     prev: Option<(Cursor, Body<O>)>,
-    /// What takes the place of everything that starts in the request: the request itself and what is left above it.
-    items: ArrayVec<(u64, Body<O>), 2>,
+    /// Number of mappings that start in the request, and what takes their place: the request itself and what is left
+    /// above it.
+    gone: usize,
+    new: ArrayVec<(u64, Body<O>), 2>,
 }
 
 impl<O: Copy + Eq> Edit<O> {
@@ -51,7 +54,7 @@ impl<O: Copy + Eq> Edit<O> {
         if let Some((cursor, body)) = self.prev {
             tree.set(cursor, body);
         }
-        tree.replace(self.range.start, self.range.end(), &self.items);
+        tree.replace(self.seat, self.gone, (self.range.start, self.range.end()), &self.new);
     }
 }
 
@@ -64,34 +67,37 @@ pub(crate) fn walk<O: Copy + Eq>(
     step: &mut impl FnMut(Step<O>),
 ) -> Edit<O> {
     let (start, end) = (range.start, range.end());
-    let mut edit = Edit { range, prev: None, items: ArrayVec::new() };
+    let seat = tree.seek(start);
+    let mut edit = Edit { range, seat, prev: None, gone: 0, new: ArrayVec::new() };
     if let Some(target) = target {
-        edit.items.push((start, Body { end, target }));
+        edit.new.push((start, Body { end, target }));
     }
-    let mut cursor = tree.floor(start);
-    while let Some((key, body)) = tree.get(cursor) {
+    tree.scan(tree.before(seat), |cursor, key, &body| {
         if key >= end {
-            break;
+            return false;
         }
-        if body.end > start {
-            let old = body.at(key);
-            let prev = (key < start).then(|| old.part(key, start));
-            let next = (body.end > end).then(|| old.part(end, body.end));
-            let unmap = Unmapped { mapping: old, keep: target.is_some_and(|new| in_line(&old, start, new)) };
-            if prev.is_some() || next.is_some() {
-                step(Step::Remap { prev, next, unmap });
-            } else {
-                step(Step::Unmap(unmap));
-            }
-            if prev.is_some() {
-                edit.prev = Some((cursor, Body { end: start, target: body.target }));
-            }
-            if let Some(next) = next {
-                edit.items.push((end, Body { end: body.end, target: next.target }));
-            }
+        if body.end <= start {
+            return true;
         }
-        cursor = tree.next(cursor);
-    }
+        let old = body.at(key);
+        let prev = (key < start).then(|| old.part(key, start));
+        let next = (body.end > end).then(|| old.part(end, body.end));
+        let unmap = Unmapped { mapping: old, keep: target.is_some_and(|new| in_line(&old, start, new)) };
+        if prev.is_some() || next.is_some() {
+            step(Step::Remap { prev, next, unmap });
+        } else {
+            step(Step::Unmap(unmap));
+        }
+        if prev.is_some() {
+            edit.prev = Some((cursor, Body { end: start, target: body.target }));
+        } else {
+            edit.gone += 1;
+        }
+        if let Some(next) = next {
+            edit.new.push((end, Body { end: body.end, target: next.target }));
+        }
+        body.end < end
+    });
     if let Some(target) = target {
         step(Step::Map(Mapping { range, target }));
     }

@@ -9,49 +9,128 @@
 //! Nodes live in arenas and refer to each other by index, which is what makes linked leaves possible in safe Rust.
 
 use core::mem::size_of;
-use core::ops::{Index, IndexMut};
+use core::ops::{Deref, DerefMut, Index, IndexMut};
 
 use arrayvec::ArrayVec;
 
-/// Entries in a leaf.
-const LEAF: usize = 64;
-/// Children of an inner node.
-const INNER: usize = 64;
+/// Entries in a node: values in a leaf, children in an inner node.
+const FAN: usize = 64;
+/// Keys in a cache line.
+const LINE: usize = 8;
 /// Neighbouring leaves with no more entries than this become one.
-const MERGE: usize = LEAF * 7 / 8;
-/// Levels of inner nodes; with at least `INNER / 4` children each, far more than 2^32 leaves can need.
+const MERGE: usize = FAN * 7 / 8;
+/// Fewest children of an inner node that is not the root.
+const LEAST: usize = FAN / 4;
+/// Levels of inner nodes; with [`LEAST`] children each, more than 2^32 leaves can need.
 const LEVELS: usize = 12;
 const NONE: u32 = u32::MAX;
 
+/// Sorted keys, padded with `u64::MAX`: the fixed length makes the search free of branches.
 #[derive(Clone, Debug)]
-struct Leaf<V> {
-    prev: u32,
-    next: u32,
-    keys: ArrayVec<u64, LEAF>,
-    values: ArrayVec<V, LEAF>,
-}
+#[repr(align(64))]
+struct Keys([u64; FAN]);
 
-impl<V> Leaf<V> {
-    fn new(prev: u32, next: u32) -> Self {
-        Self { prev, next, keys: ArrayVec::new(), values: ArrayVec::new() }
+impl Keys {
+    /// Number of keys for which `below` holds; it has to hold for a prefix of the keys and not for the padding.
+    /// One key of every cache line is looked at first, so that a node that is not in the cache costs the latency of
+    /// one miss and not of one for each step of a binary search.
+    fn count(&self, below: impl Fn(u64) -> bool) -> usize {
+        let full: usize = (1..FAN / LINE).map(|line| usize::from(below(self.0[line * LINE - 1]))).sum();
+        let line = &self.0[full * LINE..][..LINE];
+        full * LINE + line.iter().map(|&key| usize::from(below(key))).sum::<usize>()
+    }
+
+    /// Number of keys below `key`.
+    fn below(&self, key: u64) -> usize {
+        self.count(|k| k < key)
+    }
+
+    /// Number of keys up to `key`, which is below `u64::MAX`.
+    fn up_to(&self, key: u64) -> usize {
+        self.count(|k| k <= key)
     }
 }
 
-/// `keys[i]` is the smallest key that belongs to `children[i]`, whether it is present or not.
-#[derive(Clone, Debug, Default)]
-struct Inner {
-    keys: ArrayVec<u64, INNER>,
-    children: ArrayVec<u32, INNER>,
+/// Keys and what belongs to them. In an inner node `keys[i]` is the smallest key that belongs to child `items[i]`,
+/// whether it is present or not.
+#[derive(Clone, Debug)]
+struct Node<T> {
+    keys: Keys,
+    items: ArrayVec<T, FAN>,
 }
+
+impl<T: Copy> Node<T> {
+    const fn new() -> Self {
+        Self { keys: Keys([u64::MAX; FAN]), items: ArrayVec::new_const() }
+    }
+
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn key(&self, index: usize) -> Option<u64> {
+        (index < self.len()).then(|| self.keys.0[index])
+    }
+
+    /// Puts `new` in place of the `gone` entries from `begin` on; the caller knows that they fit.
+    fn splice(&mut self, begin: usize, gone: usize, new: &[(u64, T)]) {
+        let len = self.len();
+        if new.len() != gone {
+            self.keys.0.copy_within(begin + gone..len, begin + new.len());
+        }
+        if new.len() > gone {
+            // What is pushed here only makes room: the moved tail or the new entries overwrite it.
+            self.items.extend(new[gone..].iter().map(|&(_, item)| item));
+            self.items.copy_within(begin + gone..len, begin + new.len());
+        } else if new.len() < gone {
+            self.items.copy_within(begin + gone.., begin + new.len());
+            self.truncate(len + new.len() - gone);
+        }
+        for (i, &(key, item)) in (begin..).zip(new) {
+            (self.keys.0[i], self.items[i]) = (key, item);
+        }
+    }
+
+    /// Moves the entries from `at` on behind those of `to`, where they belong and fit.
+    fn move_tail(&mut self, at: usize, to: &mut Self) {
+        let (len, to_len) = (self.len(), to.len());
+        to.keys.0[to_len..][..len - at].copy_from_slice(&self.keys.0[at..len]);
+        to.items.extend(self.items[at..].iter().copied());
+        self.truncate(at);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.keys.0[len..self.items.len()].fill(u64::MAX);
+        self.items.truncate(len);
+    }
+}
+
+type Inner = Node<u32>;
 
 impl Inner {
+    /// The position of the child to which `key` belongs.
     fn position(&self, key: u64) -> usize {
-        self.keys.partition_point(|&k| k <= key).saturating_sub(1)
+        self.keys.up_to(key) - 1
     }
+}
 
-    fn remove(&mut self, position: usize) -> u32 {
-        self.keys.remove(position);
-        self.children.remove(position)
+#[derive(Clone, Debug)]
+struct Leaf<V> {
+    node: Node<V>,
+    prev: u32,
+    next: u32,
+}
+
+impl<V> Deref for Leaf<V> {
+    type Target = Node<V>;
+    fn deref(&self) -> &Node<V> {
+        &self.node
+    }
+}
+
+impl<V> DerefMut for Leaf<V> {
+    fn deref_mut(&mut self) -> &mut Node<V> {
+        &mut self.node
     }
 }
 
@@ -124,6 +203,13 @@ pub(crate) struct Cursor {
     index: usize,
 }
 
+/// The place where a key is or would be inserted, valid until the tree changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    home: Home,
+    index: usize,
+}
+
 /// An ordered map from `u64` (below `u64::MAX`) to `V`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree<V> {
@@ -139,7 +225,7 @@ pub(crate) struct Tree<V> {
 impl<V: Copy> Tree<V> {
     pub(crate) fn new() -> Self {
         let mut leaves = Arena::new();
-        let root = leaves.insert(Leaf::new(NONE, NONE));
+        let root = leaves.insert(Leaf { node: Node::new(), prev: NONE, next: NONE });
         Self { leaves, inners: Arena::new(), root, first: root, height: 0, len: 0, hint: Home::NOWHERE }
     }
 
@@ -157,74 +243,104 @@ impl<V: Copy> Tree<V> {
         Cursor { leaf: self.first, index: 0 }
     }
 
-    /// The last entry at or below `key`, or the first entry of all where there is none.
+    /// The last entry up to `key`, or the first entry of all where there is none.
     pub(crate) fn floor(&self, key: u64) -> Cursor {
+        let key = key.min(u64::MAX - 1);
         self.floor_in(self.home(key).leaf, key)
     }
 
     /// [`Tree::floor`] for a key that is likely in the leaf of `near`.
     pub(crate) fn floor_near(&self, near: Cursor, key: u64) -> Cursor {
         let leaf = &self.leaves[near.leaf];
-        let here = match (leaf.keys.first(), leaf.keys.last()) {
-            (Some(&first), Some(&last)) => {
-                first <= key && (key <= last || leaf.next == NONE || key < self.leaves[leaf.next].keys[0])
-            }
-            _ => true,
-        };
-        if here { self.floor_in(near.leaf, key) } else { self.floor(key) }
+        let here = leaf.keys.0[0] <= key
+            && (leaf.items.is_empty()
+                || key <= leaf.keys.0[leaf.len() - 1]
+                || leaf.next == NONE
+                || key < self.leaves[leaf.next].keys.0[0]);
+        if here { self.floor_in(near.leaf, key.min(u64::MAX - 1)) } else { self.floor(key) }
     }
 
     fn floor_in(&self, leaf: u32, key: u64) -> Cursor {
         let node = &self.leaves[leaf];
-        match node.keys.partition_point(|&k| k <= key) {
-            0 if node.prev != NONE => {
-                Cursor { leaf: node.prev, index: self.leaves[node.prev].keys.len() - 1 }
+        match node.keys.up_to(key).checked_sub(1) {
+            Some(index) => Cursor { leaf, index },
+            None => self.end_of(node.prev).unwrap_or(Cursor { leaf, index: 0 }),
+        }
+    }
+
+    /// Where `key` (below `u64::MAX`) is or would be.
+    pub(crate) fn seek(&self, key: u64) -> Seat {
+        let home = self.home(key);
+        Seat { home, index: self.leaves[home.leaf].keys.below(key) }
+    }
+
+    /// The last entry before `seat`, or the first entry of all where there is none.
+    pub(crate) fn before(&self, seat: Seat) -> Cursor {
+        let Seat { home: Home { leaf, .. }, index } = seat;
+        match index.checked_sub(1) {
+            Some(index) => Cursor { leaf, index },
+            None => self.end_of(self.leaves[leaf].prev).unwrap_or(Cursor { leaf, index }),
+        }
+    }
+
+    /// The last entry of a leaf, if it is one.
+    fn end_of(&self, leaf: u32) -> Option<Cursor> {
+        (leaf != NONE).then(|| Cursor { leaf, index: self.leaves[leaf].len() - 1 })
+    }
+
+    /// Shows the entries from `cursor` on until `visit` says no.
+    pub(crate) fn scan(&self, cursor: Cursor, mut visit: impl FnMut(Cursor, u64, &V) -> bool) {
+        let Cursor { mut leaf, mut index } = cursor;
+        while leaf != NONE {
+            let node = &self.leaves[leaf];
+            for (index, (&key, value)) in node.keys.0.iter().zip(&node.items).enumerate().skip(index) {
+                if !visit(Cursor { leaf, index }, key, value) {
+                    return;
+                }
             }
-            above => Cursor { leaf, index: above.saturating_sub(1) },
+            (leaf, index) = (node.next, 0);
         }
     }
 
     /// The entry at `cursor`; none behind the last.
     pub(crate) fn get(&self, cursor: Cursor) -> Option<(u64, V)> {
         let leaf = &self.leaves[cursor.leaf];
-        leaf.keys.get(cursor.index).map(|&key| (key, leaf.values[cursor.index]))
+        leaf.items.get(cursor.index).map(|&value| (leaf.keys.0[cursor.index], value))
     }
 
     /// The place behind `cursor`.
     pub(crate) fn next(&self, cursor: Cursor) -> Cursor {
         let leaf = &self.leaves[cursor.leaf];
-        if cursor.index + 1 >= leaf.keys.len() && leaf.next != NONE {
-            Cursor { leaf: leaf.next, index: 0 }
-        } else {
-            Cursor { leaf: cursor.leaf, index: (cursor.index + 1).min(leaf.keys.len()) }
+        if cursor.index + 1 >= leaf.len() && leaf.next != NONE {
+            return Cursor { leaf: leaf.next, index: 0 };
         }
+        Cursor { leaf: cursor.leaf, index: (cursor.index + 1).min(leaf.len()) }
     }
 
     /// Changes the value at `cursor`, which has to be at an entry.
     pub(crate) fn set(&mut self, cursor: Cursor, value: V) {
-        self.leaves[cursor.leaf].values[cursor.index] = value;
+        self.leaves[cursor.leaf].items[cursor.index] = value;
     }
 
-    /// Puts `items` in place of all entries with keys in `from..to`. The items are in order, with keys in
-    /// `from..=to`, and none of their keys is present outside `from..to`.
-    pub(crate) fn replace(&mut self, from: u64, to: u64, items: &[(u64, V)]) {
-        let home = self.home(from);
+    /// Puts `new` in place of the `gone` entries from `seat`, the seat of `from`, on, which are all with keys in
+    /// `from..to`. The new entries are in order, with keys in `from..=to`, none of them present outside `from..to`.
+    pub(crate) fn replace(&mut self, seat: Seat, gone: usize, (from, to): (u64, u64), new: &[(u64, V)]) {
+        let Seat { home, index } = seat;
         let leaf = &mut self.leaves[home.leaf];
-        let begin = leaf.keys.partition_point(|&k| k < from);
-        let gone = leaf.keys[begin..].iter().take_while(|&&k| k < to).count();
-        let fits = leaf.keys.len() - gone + items.len() <= LEAF;
-        if to <= home.high && items.last().is_none_or(|&(key, _)| key < home.high) && fits {
-            splice(&mut leaf.keys, begin, gone, items.iter().map(|&(key, _)| key));
-            splice(&mut leaf.values, begin, gone, items.iter().map(|&(_, value)| value));
-            self.len = self.len - gone + items.len();
+        let fits = index + gone <= leaf.len() && leaf.len() - gone + new.len() <= FAN;
+        if fits && new.last().is_none_or(|&(key, _)| key < home.high) {
+            leaf.splice(index, gone, new);
+            self.len = self.len - gone + new.len();
             self.hint = home;
-            if gone > items.len() {
+            if gone > new.len() {
                 self.shrunk(home.leaf, from);
             }
             return;
         }
-        self.remove_range(from, to);
-        for &(key, value) in items {
+        if gone > 0 {
+            self.remove_range(from, to);
+        }
+        for &(key, value) in new {
             self.insert(key, value);
         }
     }
@@ -238,9 +354,9 @@ impl<V: Copy> Tree<V> {
         for _ in 0..self.height {
             let node = &self.inners[home.leaf];
             let position = node.position(key);
-            home.low = node.keys[position];
-            home.high = node.keys.get(position + 1).copied().unwrap_or(home.high);
-            home.leaf = node.children[position];
+            home.low = node.keys.0[position];
+            home.high = node.key(position + 1).unwrap_or(home.high);
+            home.leaf = node.items[position];
         }
         home
     }
@@ -252,7 +368,7 @@ impl<V: Copy> Tree<V> {
             let node = &self.inners[id];
             let position = node.position(key);
             path.push((id, position));
-            id = node.children[position];
+            id = node.items[position];
         }
         path
     }
@@ -262,11 +378,9 @@ impl<V: Copy> Tree<V> {
         loop {
             let home = self.home(key);
             let leaf = &mut self.leaves[home.leaf];
-            let begin = leaf.keys.partition_point(|&k| k < key);
-            let end = leaf.keys.partition_point(|&k| k < to);
+            let (begin, end) = (leaf.keys.below(key), leaf.keys.below(to));
             if begin < end {
-                leaf.keys.drain(begin..end);
-                leaf.values.drain(begin..end);
+                leaf.splice(begin, end - begin, &[]);
                 self.len -= end - begin;
                 self.shrunk(home.leaf, key);
             }
@@ -280,20 +394,14 @@ impl<V: Copy> Tree<V> {
     fn insert(&mut self, key: u64, value: V) {
         let mut id = self.home(key).leaf;
         let leaf = &mut self.leaves[id];
-        let mut index = leaf.keys.partition_point(|&k| k < key);
-        if leaf.keys.is_full() {
-            // Where the growth is at an end it will go on there: leave the old entries together, and the new leaf empty.
-            let at = if index == LEAF {
-                LEAF
-            } else if index == 0 {
-                0
-            } else {
-                LEAF / 2
-            };
-            let mut right = Leaf::new(id, leaf.next);
-            right.keys.extend(leaf.keys.drain(at..));
-            right.values.extend(leaf.values.drain(at..));
-            let (first, after) = (*right.keys.first().unwrap_or(&key), leaf.next);
+        let mut index = leaf.keys.below(key);
+        if leaf.items.is_full() {
+            // Growth at an end will go on there: the old entries stay together and the other leaf begins empty.
+            let at = if index == FAN || index == 0 { index } else { FAN / 2 };
+            let after = leaf.next;
+            let mut right = Leaf { node: Node::new(), prev: id, next: after };
+            leaf.move_tail(at, &mut right);
+            let first = right.key(0).unwrap_or(key);
             let right = self.leaves.insert(right);
             self.leaves[id].next = right;
             if after != NONE {
@@ -304,9 +412,7 @@ impl<V: Copy> Tree<V> {
                 (id, index) = (right, index - at);
             }
         }
-        let leaf = &mut self.leaves[id];
-        leaf.keys.insert(index, key);
-        leaf.values.insert(index, value);
+        self.leaves[id].splice(index, 0, &[(key, value)]);
         self.len += 1;
         self.hint = self.descend(key);
     }
@@ -315,50 +421,47 @@ impl<V: Copy> Tree<V> {
     fn add_child(&mut self, mut path: Path, mut key: u64, mut child: u32) {
         while let Some((id, position)) = path.pop() {
             let node = &mut self.inners[id];
-            if !node.children.is_full() {
-                node.keys.insert(position + 1, key);
-                node.children.insert(position + 1, child);
+            if !node.items.is_full() {
+                node.splice(position + 1, 0, &[(key, child)]);
                 return;
             }
-            let mut right = Inner::default();
-            right.keys.extend(node.keys.drain(INNER / 2..));
-            right.children.extend(node.children.drain(INNER / 2..));
-            let (target, position) =
-                if position < INNER / 2 { (node, position) } else { (&mut right, position - INNER / 2) };
-            target.keys.insert(position + 1, key);
-            target.children.insert(position + 1, child);
-            key = right.keys[0];
+            let mut right = Inner::new();
+            node.move_tail(FAN / 2, &mut right);
+            match position.checked_sub(FAN / 2) {
+                Some(position) => right.splice(position + 1, 0, &[(key, child)]),
+                None => node.splice(position + 1, 0, &[(key, child)]),
+            }
+            key = right.keys.0[0];
             child = self.inners.insert(right);
         }
-        let mut root = Inner::default();
-        root.keys.extend([0, key]);
-        root.children.extend([self.root, child]);
+        let mut root = Inner::new();
+        root.splice(0, 0, &[(0, self.root), (key, child)]);
         self.root = self.inners.insert(root);
         self.height += 1;
     }
 
     /// After entries left `leaf`, to which `key` belongs: merges it with a neighbour where both fit in one leaf.
     fn shrunk(&mut self, leaf: u32, key: u64) {
-        let mine = self.leaves[leaf].keys.len();
-        if mine >= LEAF / 2 || self.height == 0 {
+        let mine = self.leaves[leaf].len();
+        if mine >= FAN / 2 || self.height == 0 {
             return;
         }
         let path = self.path(key);
         let (parent, position) = path[path.len() - 1];
-        let children = &self.inners[parent].children;
-        let most = if mine == 0 { LEAF } else { MERGE };
+        let children = &self.inners[parent].items;
+        let most = if mine == 0 { FAN } else { MERGE };
         let fits = |&left: &usize| {
-            let entries = |child: usize| children.get(child).map(|&id| self.leaves[id].keys.len());
+            let entries = |child: usize| children.get(child).map(|&id| self.leaves[id].len());
             entries(left).zip(entries(left + 1)).is_some_and(|(left, right)| left + right <= most)
         };
         let Some(left) = [Some(position), position.checked_sub(1)].into_iter().flatten().find(fits) else {
             return;
         };
-        let (into, from) = (children[left], self.inners[parent].remove(left + 1));
-        let from = self.leaves.remove(from);
+        let (into, from) = (children[left], children[left + 1]);
+        self.inners[parent].splice(left + 1, 1, &[]);
+        let mut from = self.leaves.remove(from);
         let leaf = &mut self.leaves[into];
-        leaf.keys.extend(from.keys);
-        leaf.values.extend(from.values);
+        from.move_tail(0, leaf);
         leaf.next = from.next;
         if from.next != NONE {
             self.leaves[from.next].prev = into;
@@ -367,69 +470,43 @@ impl<V: Copy> Tree<V> {
         self.inner_shrunk(path);
     }
 
-    /// After the last node of `path` lost a child: keeps every inner node but the root at `INNER / 4` children at
-    /// least, so that a leaf always has a neighbour under the same parent.
+    /// After the last node of `path` lost a child: keeps every inner node but the root at [`LEAST`] children, so that
+    /// a leaf always has a neighbour under the same parent.
     fn inner_shrunk(&mut self, mut path: Path) {
         while let Some((id, _)) = path.pop() {
             let node = &self.inners[id];
             let Some(&(parent, position)) = path.last() else {
-                if node.children.len() == 1 {
-                    self.root = node.children[0];
+                if node.len() == 1 {
+                    self.root = node.items[0];
                     self.inners.remove(id);
                     self.height -= 1;
                 }
                 return;
             };
-            if node.children.len() >= INNER / 4 {
+            if node.len() >= LEAST {
                 return;
             }
-            let left =
-                if position + 1 < self.inners[parent].children.len() { position } else { position - 1 };
-            let right_id = self.inners[parent].remove(left + 1);
-            let left_id = self.inners[parent].children[left];
-            let mut right = self.inners.remove(right_id);
-            let node = &mut self.inners[left_id];
-            if node.children.len() + right.children.len() <= INNER {
-                node.keys.extend(right.keys);
-                node.children.extend(right.children);
+            let siblings = &self.inners[parent].items;
+            let left = if position + 1 < siblings.len() { position } else { position - 1 };
+            let (into, from) = (siblings[left], siblings[left + 1]);
+            self.inners[parent].splice(left + 1, 1, &[]);
+            let mut from = self.inners.remove(from);
+            let node = &mut self.inners[into];
+            if node.len() + from.len() <= FAN {
+                from.move_tail(0, node);
                 continue;
             }
-            let keys: ArrayVec<u64, { 2 * INNER }> =
-                node.keys.drain(..).chain(right.keys.drain(..)).collect();
-            let children: ArrayVec<u32, { 2 * INNER }> =
-                node.children.drain(..).chain(right.children.drain(..)).collect();
-            let half = keys.len() / 2;
-            node.keys.extend(keys[..half].iter().copied());
-            node.children.extend(children[..half].iter().copied());
-            right.keys.extend(keys[half..].iter().copied());
-            right.children.extend(children[half..].iter().copied());
-            let right = self.inners.insert(*right);
-            let parent = &mut self.inners[parent];
-            parent.keys.insert(left + 1, keys[half]);
-            parent.children.insert(left + 1, right);
+            let mut entries: ArrayVec<(u64, u32), { 2 * FAN }> = ArrayVec::new();
+            for node in [&*node, &*from] {
+                entries.extend(node.items.iter().enumerate().map(|(i, &child)| (node.keys.0[i], child)));
+            }
+            let (low, high) = entries.split_at(entries.len() / 2);
+            node.splice(0, node.len(), low);
+            from.splice(0, from.len(), high);
+            let from = self.inners.insert(*from);
+            self.inners[parent].splice(left + 1, 0, &[(high[0].0, from)]);
             return;
         }
-    }
-}
-
-/// Puts `items` in place of the `gone` entries from `begin` on; the caller knows that the result fits.
-fn splice<T: Copy, const N: usize>(
-    array: &mut ArrayVec<T, N>,
-    begin: usize,
-    gone: usize,
-    items: impl ExactSizeIterator<Item = T> + Clone,
-) {
-    let (len, new) = (array.len(), items.len());
-    if new > gone {
-        // What is pushed here only makes room: the moved tail or the items overwrite it.
-        array.extend(items.clone().take(new - gone));
-        array.copy_within(begin + gone..len, begin + new);
-    } else if new < gone {
-        array.copy_within(begin + gone.., begin + new);
-        array.truncate(len - (gone - new));
-    }
-    for (slot, item) in array[begin..].iter_mut().zip(items) {
-        *slot = item;
     }
 }
 

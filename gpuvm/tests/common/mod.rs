@@ -36,7 +36,7 @@ pub fn vm(count: u64) -> Vm<u32> {
 
 pub fn map(vm: &mut Vm<u32>, slot: u64, object: u32, offset: u64) {
     vm.sm_map(range(slot * SLOT, SLOT), Target::Object { object, offset }, &mut |step| {
-        std::hint::black_box(step);
+        std::hint::black_box(&step);
     })
     .unwrap();
 }
