@@ -44,8 +44,6 @@ enum CreateError {
     Place { driver: u64, expected: u64 },
     #[error(transparent)]
     Window(#[from] WindowError),
-    #[error(transparent)]
-    Chain(#[from] crate::chain::UnknownStructure),
 }
 
 impl CreateError {
@@ -54,7 +52,7 @@ impl CreateError {
             Self::Rule(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
             Self::Driver { result, .. } => *result,
             Self::AddressSpace(_) | Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            Self::Place { .. } | Self::Chain(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
+            Self::Place { .. } => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }
 }
@@ -73,7 +71,7 @@ struct PlainInfo<'a> {
 impl<'a> PlainInfo<'a> {
     /// # Safety
     /// `info` and its chain are valid.
-    unsafe fn new(info: &vk::BufferCreateInfo<'a>) -> Result<Self, crate::chain::UnknownStructure> {
+    unsafe fn new(info: &vk::BufferCreateInfo<'a>) -> Self {
         // SAFETY: the caller's promise.
         let mut chain = unsafe {
             ChainCopy::new_until(
@@ -83,7 +81,7 @@ impl<'a> PlainInfo<'a> {
                     vk::StructureType::BUFFER_USAGE_FLAGS_2_CREATE_INFO_KHR,
                 ],
             )
-        }?;
+        };
         // The plain buffer lives in imported host memory, whatever kinds of memory will be bound into the range.
         chain.remove(vk::StructureType::EXTERNAL_MEMORY_BUFFER_CREATE_INFO);
         chain.push_front(
@@ -98,7 +96,7 @@ impl<'a> PlainInfo<'a> {
         plain.flags &= !SPARSE;
         plain.usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
         plain.p_next = chain.as_ptr();
-        Ok(Self { info: plain, _chain: chain })
+        Self { info: plain, _chain: chain }
     }
 }
 
@@ -139,7 +137,7 @@ unsafe fn create(
 ) -> Result<(vk::Buffer, Buffer), CreateError> {
     check(info, sparse)?;
     // SAFETY: the caller's promise.
-    let plain = unsafe { PlainInfo::new(info) }?;
+    let plain = unsafe { PlainInfo::new(info) };
     // SAFETY: the application's valid arguments, edited.
     let handle = unsafe { d.next.create_buffer(&plain.info, allocator) }
         .map_err(|result| CreateError::Driver { call: "vkCreateBuffer", result })?;
@@ -288,20 +286,18 @@ pub(crate) unsafe extern "system" fn get_device_buffer_memory_requirements(
         // SAFETY: the application's valid arguments.
         let (query, create_info) = unsafe { (&*info, &*(*info).p_create_info) };
         let next = d.next.fp_v1_3().get_device_buffer_memory_requirements;
-        let is_sparse = sparse.is_some() && create_info.flags.intersects(SPARSE);
+        if sparse.is_none() || !create_info.flags.intersects(SPARSE) {
+            // SAFETY: as above, handed on.
+            return unsafe { next(device, info, out) };
+        }
         // SAFETY: as above.
-        match is_sparse.then(|| unsafe { PlainInfo::new(create_info) }) {
-            Some(Ok(plain)) => {
-                let mut query = *query;
-                query.p_create_info = &raw const plain.info;
-                // SAFETY: the application's query with the plain buffer's create info; then `out` is written.
-                unsafe {
-                    next(device, &raw const query, out);
-                    (*out).memory_requirements = requirements(create_info.size, (*out).memory_requirements);
-                }
-            }
-            // SAFETY: as above, handed on. What cannot be edited could not be created either.
-            _ => unsafe { next(device, info, out) },
+        let plain = unsafe { PlainInfo::new(create_info) };
+        let mut query = *query;
+        query.p_create_info = &raw const plain.info;
+        // SAFETY: the application's query with the plain buffer's create info; then `out` is written.
+        unsafe {
+            next(device, &raw const query, out);
+            (*out).memory_requirements = requirements(create_info.size, (*out).memory_requirements);
         }
     });
 }

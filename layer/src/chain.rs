@@ -5,12 +5,6 @@ use ash::vk::{self, TaggedStructure};
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
-use thiserror::Error;
-
-/// A structure that stands in the way of an edit, because nobody here knows how long it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the size of a chained structure is unknown: sType {}", .0.as_raw())]
-pub(crate) struct UnknownStructure(pub(crate) vk::StructureType);
 
 /// The structures of a chain; see [`iter`].
 struct Iter<'a> {
@@ -59,6 +53,25 @@ fn size_of_node(s_type: vk::StructureType) -> Option<usize> {
     }
 }
 
+/// Bytes that are copied of a structure that nobody here knows: more than any has.
+const GENEROUS: usize = 1024;
+
+/// How many of the [`GENEROUS`] bytes from a structure on can be read: to the end of its page surely, beyond if memory goes on there.
+fn readable(node: *const vk::BaseInStructure<'_>) -> usize {
+    const PAGE: usize = 4096;
+    let to_page_end = PAGE - node.addr() % PAGE;
+    if to_page_end >= GENEROUS {
+        return GENEROUS;
+    }
+    let mut byte = 0u8;
+    let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: node.wrapping_byte_add(to_page_end).cast_mut().cast(), iov_len: 1 };
+    // SAFETY: one byte into one of ours; an address of our own process that cannot be read is an error, not a fault.
+    let read =
+        unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    if read == 1 { GENEROUS } else { to_page_end }
+}
+
 /// Storage for one structure; none in a chain is aligned to more than 8 bytes.
 type Word = MaybeUninit<u64>;
 
@@ -101,15 +114,14 @@ pub(crate) struct ChainCopy {
 }
 
 impl ChainCopy {
-    /// Copies the chain up to its last structure of one of the types `edited`; of a chain without any, nothing. So an unknown
-    /// structure is in the way only in front of one to be edited.
+    /// Copies the chain up to its last structure of one of the types `edited`; of a chain without any, nothing.
+    ///
+    /// A structure newer than the vk.xml of the build is copied generously: what comes along from behind its end does no harm,
+    /// because whoever knows the structure reads no more than it has.
     ///
     /// # Safety
     /// `p_next` is null or a valid chain; what it leads to outlives every use of [`as_ptr`](Self::as_ptr)'s answer.
-    pub(crate) unsafe fn new_until(
-        p_next: *const c_void,
-        edited: &[vk::StructureType],
-    ) -> Result<Self, UnknownStructure> {
+    pub(crate) unsafe fn new_until(p_next: *const c_void, edited: &[vk::StructureType]) -> Self {
         // SAFETY: the caller's promise, here and below.
         let types = unsafe { iter(p_next) }.map(|node| unsafe { (*node).s_type });
         let count =
@@ -117,16 +129,15 @@ impl ChainCopy {
         let mut copy = Self { nodes: Vec::with_capacity(count + 1), tail: p_next };
         // SAFETY: as above.
         for node in unsafe { iter(p_next) }.take(count) {
-            // SAFETY: as above; a structure is as long as its type says.
+            // SAFETY: as above; a structure is as long as its type says, or else as much is copied as can be read.
             unsafe {
-                let s_type = (*node).s_type;
-                let size = size_of_node(s_type).ok_or(UnknownStructure(s_type))?;
+                let size = size_of_node((*node).s_type).unwrap_or_else(|| readable(node));
                 copy.nodes.push(Node::copy(node.cast(), size));
                 copy.tail = (*node).p_next.cast();
             }
         }
         copy.relink();
-        Ok(copy)
+        copy
     }
 
     fn relink(&mut self) {

@@ -2,7 +2,7 @@
 
 use crate::address_space::{AddressSpace, BindError, Verifier};
 use crate::buffer::Buffer;
-use crate::chain::{self, ChainCopy, UnknownStructure};
+use crate::chain::{self, ChainCopy};
 use crate::handles::Table;
 use crate::icd::lavapipe::{self, Lavapipe};
 use crate::image::Image;
@@ -14,7 +14,7 @@ use crate::report::SPARSE_ADDRESS_SPACE;
 use crate::residency::Residency;
 use crate::stats::Stats;
 use ash::vk;
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_void};
 use emulator::PanthorNode;
 use gpuvm::VaRange;
 use kmd::panthor::PanthorVm;
@@ -91,7 +91,7 @@ impl Sparse {
     fn new(
         instance: &Instance,
         physical: vk::PhysicalDevice,
-        device: &ash::Device,
+        load: impl Fn(&CStr) -> *const c_void,
         features: vk::PhysicalDeviceFeatures,
     ) -> Result<Self, SetupError> {
         let config = instance.config;
@@ -105,7 +105,7 @@ impl Sparse {
         let verifier = config.verify.then(|| verifier(node.clone(), vm.id()));
         Ok(Self {
             features,
-            icd: Lavapipe::new(&instance.next, physical, device),
+            icd: Lavapipe::new(&instance.next, physical, load),
             node,
             address_space: AddressSpace::new(Box::new(vm), verifier).map_err(SetupError::Vm)?,
             memories: Table::default(),
@@ -216,7 +216,7 @@ struct Enabled<'a> {
 impl<'a> Enabled<'a> {
     /// # Safety
     /// `info` is valid with everything it points to.
-    unsafe fn new(info: &vk::DeviceCreateInfo<'a>) -> Result<Self, UnknownStructure> {
+    unsafe fn new(info: &vk::DeviceCreateInfo<'a>) -> Self {
         use vk::StructureType as Type;
         // SAFETY: the caller's promise.
         let mut chain = unsafe {
@@ -229,7 +229,7 @@ impl<'a> Enabled<'a> {
                     Type::PHYSICAL_DEVICE_DESCRIPTOR_BUFFER_FEATURES_EXT,
                 ],
             )
-        }?;
+        };
         // A structure must not be chained twice: what the application has is edited in the copy, what it lacks is added.
         if let Some(features) = chain.get_mut::<vk::PhysicalDeviceDescriptorBufferFeaturesEXT<'_>>() {
             features.descriptor_buffer = vk::TRUE;
@@ -272,7 +272,7 @@ impl<'a> Enabled<'a> {
         enabled.p_next = chain.as_ptr();
         enabled.enabled_extension_count = extensions.len() as u32;
         enabled.pp_enabled_extension_names = extensions.as_ptr();
-        Ok(Self { info: enabled, _extensions: extensions, _chain: chain })
+        Self { info: enabled, _extensions: extensions, _chain: chain }
     }
 }
 
@@ -312,13 +312,7 @@ pub(crate) unsafe extern "system" fn create_device(
         // An application that binds nothing sparsely gets its driver as if the layer were not there.
         let wanted = features.sparse_binding == vk::TRUE && instance.owns(physical);
         // SAFETY: as above.
-        let enabled = match wanted.then(|| unsafe { Enabled::new(info) }).transpose() {
-            Ok(enabled) => enabled,
-            Err(error) => {
-                tracing::error!("vkCreateDevice: sparse binding is left to the driver: {error}");
-                None
-            }
-        };
+        let enabled = wanted.then(|| unsafe { Enabled::new(info) });
         let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
         // SAFETY: the application's valid arguments, edited.
         let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
@@ -330,12 +324,12 @@ pub(crate) unsafe extern "system" fn create_device(
         let next = link.get_device_proc_addr;
         let load = |name: &CStr| {
             // SAFETY: the device just made, and a valid name.
-            unsafe { next(handle, name.as_ptr()) }.map_or(core::ptr::null(), |function| function as *const _)
+            unsafe { next(handle, name.as_ptr()) }
+                .map_or(core::ptr::null(), |function| function as *const c_void)
         };
         // SAFETY: `load` answers with the next layer's functions.
         let functions = unsafe { ash::Device::load_with(load, handle) };
-        let sparse =
-            enabled.is_some().then(|| Sparse::new(&instance, physical, &functions, features)).transpose();
+        let sparse = enabled.is_some().then(|| Sparse::new(&instance, physical, load, features)).transpose();
         let sparse = match sparse {
             Ok(sparse) => sparse,
             Err(error) => {

@@ -1,6 +1,6 @@
 //! Sparse images: the driver's own, which shaders address block by block; the layer learns where they are and owns what is bound.
 
-use crate::chain::{ChainCopy, UnknownStructure};
+use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse, WindowError, on_device};
 use crate::format::{self, Plane};
 use crate::icd::lavapipe::{LearnError, PlanePlace};
@@ -56,8 +56,6 @@ enum CreateError {
     Learn(#[from] LearnError),
     #[error(transparent)]
     Window(#[from] WindowError),
-    #[error(transparent)]
-    Chain(#[from] UnknownStructure),
 }
 
 impl CreateError {
@@ -67,7 +65,7 @@ impl CreateError {
             Self::Format(_) => vk::Result::ERROR_FORMAT_NOT_SUPPORTED,
             Self::Driver { result, .. } => *result,
             Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            Self::Learn(_) | Self::Chain(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
+            Self::Learn(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }
 }
@@ -126,7 +124,7 @@ unsafe fn create(
     let requirements = if residency { residency_requirements(d, info)? } else { Vec::new() };
     // SAFETY: the caller's promise.
     let mut chain =
-        unsafe { ChainCopy::new_until(info.p_next, &[vk::StructureType::IMAGE_STENCIL_USAGE_CREATE_INFO]) }?;
+        unsafe { ChainCopy::new_until(info.p_next, &[vk::StructureType::IMAGE_STENCIL_USAGE_CREATE_INFO]) };
     if let Some(stencil) = chain.get_mut::<vk::ImageStencilUsageCreateInfo<'_>>() {
         stencil.stencil_usage |= vk::ImageUsageFlags::SAMPLED;
     }

@@ -164,7 +164,7 @@ pub(crate) unsafe extern "system" fn map_memory(
 
 pub(crate) unsafe extern "system" fn unmap_memory(device: vk::Device, memory: vk::DeviceMemory) {
     on_device(device, "vkUnmapMemory", |d, sparse| {
-        note_mapping(sparse, memory, None, || {
+        let _success = note_mapping(sparse, memory, None, || {
             // SAFETY: the application's valid arguments, handed on.
             unsafe { (d.next.fp_v1_0().unmap_memory)(device, memory) };
             vk::Result::SUCCESS

@@ -100,22 +100,27 @@ impl JitTexture {
 
 /// The driver's functions that the layer needs for learning.
 pub struct Lavapipe {
-    descriptor_buffer: ash::ext::descriptor_buffer::Device,
-    external_memory_host: ash::ext::external_memory_host::Device,
+    descriptor_buffer: ash::ext::descriptor_buffer::DeviceFn,
+    external_memory_host: ash::ext::external_memory_host::DeviceFn,
     /// Bytes of a sampled image's descriptor.
     descriptor_size: usize,
 }
 
 impl Lavapipe {
-    /// `device` was created with [`EXTENSIONS`] and the features descriptorBuffer and bufferDeviceAddress.
-    pub fn new(instance: &ash::Instance, physical: vk::PhysicalDevice, device: &ash::Device) -> Self {
+    /// `load` finds the functions of a device that was created with [`EXTENSIONS`] and the features descriptorBuffer and
+    /// bufferDeviceAddress.
+    pub fn new(
+        instance: &ash::Instance,
+        physical: vk::PhysicalDevice,
+        load: impl Fn(&CStr) -> *const c_void,
+    ) -> Self {
         let mut descriptors = vk::PhysicalDeviceDescriptorBufferPropertiesEXT::default();
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut descriptors);
         // SAFETY: a physical device of this instance.
         unsafe { instance.get_physical_device_properties2(physical, &mut properties) };
         Self {
-            descriptor_buffer: ash::ext::descriptor_buffer::Device::new(instance, device),
-            external_memory_host: ash::ext::external_memory_host::Device::new(instance, device),
+            descriptor_buffer: ash::ext::descriptor_buffer::DeviceFn::load(&load),
+            external_memory_host: ash::ext::external_memory_host::DeviceFn::load(&load),
             descriptor_size: descriptors.sampled_image_descriptor_size,
         }
     }
@@ -133,7 +138,7 @@ impl Lavapipe {
         let pointer = range.start as usize as *mut c_void;
         let handle_type = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
         let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
-        let get = self.external_memory_host.fp().get_memory_host_pointer_properties_ext;
+        let get = self.external_memory_host.get_memory_host_pointer_properties_ext;
         // SAFETY: the range is reserved.
         unsafe { get(device.handle(), handle_type, pointer, &raw mut properties) }.result()?;
         let types = properties.memory_type_bits & memory_type_bits;
@@ -247,10 +252,15 @@ impl Lavapipe {
         let get = vk::DescriptorGetInfoEXT::default()
             .ty(vk::DescriptorType::SAMPLED_IMAGE)
             .data(vk::DescriptorDataEXT { p_sampled_image: &raw const image_info });
-        let mut bytes = vec![0; self.descriptor_size];
+        let mut bytes = vec![0u8; self.descriptor_size];
         // SAFETY: the buffer has the size that the driver asks for.
         unsafe {
-            self.descriptor_buffer.get_descriptor(&get, &mut bytes);
+            (self.descriptor_buffer.get_descriptor_ext)(
+                device.handle(),
+                &raw const get,
+                bytes.len(),
+                bytes.as_mut_ptr().cast(),
+            );
             device.destroy_image_view(view, None);
         }
         Ok(JitTexture(core::array::from_fn(|n| bytes[n])))
