@@ -168,6 +168,12 @@ impl<'g> BufferRig<'g> {
         self.memories[memory].handle
     }
 
+    /// What a block of memory holds.
+    pub(crate) fn memory_words(&self, memory: usize, block: u64) -> &[u32] {
+        let first = block as usize * self.block_words();
+        &self.memories[memory].words[first..first + self.block_words()]
+    }
+
     pub(crate) fn buffer_handle(&self, buffer: usize) -> vk::Buffer {
         self.buffers[buffer].handle
     }
@@ -231,6 +237,21 @@ impl<'g> BufferRig<'g> {
                 host.free();
             }
         }
+        self.note_write(buffer, first, count, seed);
+        Ok(())
+    }
+
+    /// A dispatch that writes new data to bound blocks of a storage buffer, to be submitted by the case.
+    pub(crate) fn fill(&self, buffer: usize, first: u64, count: u64, seed: u32) -> Dispatch {
+        let per_block = self.block_words() as u64;
+        let (begin, words) = ((first * per_block) as u32, (count * per_block) as u32);
+        let bound = vec![Bound::Storage(self.buffers[buffer].handle, 0, vk::WHOLE_SIZE)];
+        Dispatch::new(shaders::FILL_STORAGE, bound, vec![begin, words, seed], [words.div_ceil(64), 1, 1])
+    }
+
+    /// Notes in the model what [`Self::write`] or a [`Self::fill`] writes.
+    pub(crate) fn note_write(&mut self, buffer: usize, first: u64, count: u64, seed: u32) {
+        let per_block = self.block_words() as u64;
         for block in first..first + count {
             if let Some((memory, at)) = self.buffers[buffer].blocks[block as usize] {
                 for word in 0..per_block {
@@ -239,7 +260,6 @@ impl<'g> BufferRig<'g> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Reads every bound block through the access and compares with the model.

@@ -8,8 +8,10 @@ mod image_opaque;
 mod image_residency;
 mod image_rig;
 mod memory;
+mod queue;
 mod random;
 mod residency_code;
+mod threads;
 
 use crate::gpu::{Gpu, Need};
 use crate::outcome::Outcome;
@@ -137,7 +139,9 @@ pub(crate) fn cases() -> Vec<Case> {
     image_opaque::add(&mut cases);
     image_residency::add(&mut cases);
     memory::add(&mut cases);
+    queue::add(&mut cases);
     residency_code::add(&mut cases);
+    threads::add(&mut cases);
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     cases
 }
