@@ -53,24 +53,8 @@ fn size_of_node(s_type: vk::StructureType) -> Option<usize> {
     }
 }
 
-/// Bytes that are copied of a structure that nobody here knows: more than any has.
+/// Bytes that are copied of a structure that nobody here knows: more than any has that an application chains to be read.
 const GENEROUS: usize = 1024;
-
-/// How many of the [`GENEROUS`] bytes from a structure on can be read: to the end of its page surely, beyond if memory goes on there.
-fn readable(node: *const vk::BaseInStructure<'_>) -> usize {
-    const PAGE: usize = 4096;
-    let to_page_end = PAGE - node.addr() % PAGE;
-    if to_page_end >= GENEROUS {
-        return GENEROUS;
-    }
-    let mut byte = 0u8;
-    let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let remote = libc::iovec { iov_base: node.wrapping_byte_add(to_page_end).cast_mut().cast(), iov_len: 1 };
-    // SAFETY: one byte into one of ours; an address of our own process that cannot be read is an error, not a fault.
-    let read =
-        unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
-    if read == 1 { GENEROUS } else { to_page_end }
-}
 
 /// Storage for one structure; none in a chain is aligned to more than 8 bytes.
 type Word = MaybeUninit<u64>;
@@ -88,6 +72,32 @@ impl Node {
         let mut words = vec![Word::zeroed(); size.div_ceil(size_of::<Word>())];
         // SAFETY: the caller's promise; the storage is new and no shorter.
         unsafe { core::ptr::copy_nonoverlapping(from.cast::<u8>(), words.as_mut_ptr().cast(), size) };
+        Self { words }
+    }
+
+    /// Copies [`GENEROUS`] bytes from a structure of unknown size on, or as many as there are.
+    ///
+    /// The kernel copies: what follows the structure may be no memory, or another thread's to write.
+    ///
+    /// # Safety
+    /// `from` points to sType and pNext.
+    unsafe fn copy_unknown(from: *const c_void) -> Self {
+        // No page is smaller, and memory begins and ends with pages.
+        const PAGE: usize = 4096;
+        let mut words = vec![Word::zeroed(); GENEROUS / size_of::<Word>()];
+        let near = (PAGE - from.addr() % PAGE).min(GENEROUS);
+        let part =
+            |start, len| libc::iovec { iov_base: from.wrapping_byte_add(start).cast_mut(), iov_len: len };
+        let remote = [part(0, near), part(near, GENEROUS - near)];
+        let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: GENEROUS };
+        // SAFETY: writes the new storage only; what cannot be read of our own process is left out.
+        let read =
+            unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, remote.as_ptr(), 2, 0) };
+        if usize::try_from(read).is_ok_and(|read| read >= near) {
+            return Self { words };
+        }
+        // A sandbox that forbids the call. SAFETY: the page is there, because the structure begins in it.
+        unsafe { core::ptr::copy_nonoverlapping(from.cast::<u8>(), words.as_mut_ptr().cast(), near) };
         Self { words }
     }
 
@@ -129,10 +139,12 @@ impl ChainCopy {
         let mut copy = Self { nodes: Vec::with_capacity(count + 1), tail: p_next };
         // SAFETY: as above.
         for node in unsafe { iter(p_next) }.take(count) {
-            // SAFETY: as above; a structure is as long as its type says, or else as much is copied as can be read.
+            // SAFETY: as above; a structure is as long as its type says.
             unsafe {
-                let size = size_of_node((*node).s_type).unwrap_or_else(|| readable(node));
-                copy.nodes.push(Node::copy(node.cast(), size));
+                copy.nodes.push(match size_of_node((*node).s_type) {
+                    Some(size) => Node::copy(node.cast(), size),
+                    None => Node::copy_unknown(node.cast()),
+                });
                 copy.tail = (*node).p_next.cast();
             }
         }
@@ -180,3 +192,7 @@ impl ChainCopy {
         Some(unsafe { &mut *node.words.as_mut_ptr().cast() })
     }
 }
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;
