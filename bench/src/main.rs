@@ -1,1 +1,118 @@
-fn main() {}
+//! What sparse binding costs, native lavapipe and the layer side by side in one run.
+
+mod binder;
+mod calls;
+mod child;
+mod gpu;
+mod measure;
+mod report;
+mod rows;
+mod workload;
+
+use anyhow::{Context, Result, bail};
+use child::Launcher;
+use clap::Parser;
+use manifest::Kind;
+use measure::Effort;
+use report::Line;
+use rows::{ROWS, Row};
+use std::fs;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Measures sparse binding on lavapipe, without and with the layer in turns, each call to the completion of its fence.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Measure only rows whose name contains this
+    #[arg(long, value_name = "SUBSTR")]
+    filter: Option<String>,
+    /// Measure only the driver
+    #[arg(long)]
+    native: bool,
+    /// Folder of the layer's manifest [default: the layer built beside this program, else the installed one]
+    #[arg(long, value_name = "DIR")]
+    layer_path: Option<PathBuf>,
+    /// Times that both sides take turns in a row
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Length of a turn, ms: samples are taken until it is filled
+    #[arg(long, value_name = "MS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    turn: u64,
+    /// Also put the table into a Markdown file, in place of the one that was generated there before; - writes it to the terminal
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Be a process that measures the row of this number
+    #[arg(long, hide = true, value_name = "ROW")]
+    child: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(index) = arguments.child {
+        return child::serve(ROWS.get(index).context("there is no such row")?);
+    }
+    let wanted = |row: &Row| arguments.filter.as_deref().is_none_or(|part| row.name.contains(part));
+    let rows: Vec<_> = ROWS.iter().enumerate().filter(|(_, row)| wanted(row)).collect();
+    if rows.is_empty() {
+        let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        bail!("no row's name contains that; the rows are:\n  {}", names.join("\n  "));
+    }
+
+    let folder = tempfile::tempdir()?;
+    let launcher = Launcher { layer_path: layer_path(&arguments, folder.path())? };
+    let effort = Effort { rounds: arguments.rounds, turn: Duration::from_millis(arguments.turn) };
+    let mut lines = vec![];
+    for (done, (index, row)) in rows.iter().enumerate() {
+        progress(&format!("{}/{} {}", done + 1, rows.len(), row.name));
+        let measured =
+            measure::measure(&launcher, *index, row, !arguments.native, &effort).with_context(|| row.name)?;
+        lines.push(Line { row, measured });
+    }
+    progress("");
+
+    match arguments.markdown.as_deref() {
+        Some(file) if file == Path::new("-") => print!("{}", report::markdown(&lines)),
+        file => {
+            println!("{} {}", report::machine(), lines[0].measured.driver);
+            println!("{}", report::table(&lines, false));
+            if let Some(file) = file {
+                update(file, &report::markdown(&lines)).with_context(|| file.display().to_string())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The folder to tell the loader; nothing when it finds the layer by itself.
+fn layer_path(arguments: &Arguments, scratch: &Path) -> Result<Option<PathBuf>> {
+    if let Some(folder) = &arguments.layer_path {
+        return Ok(Some(std::path::absolute(folder)?));
+    }
+    Ok(match manifest::built_library() {
+        Some(library) => {
+            Kind::Explicit.write(scratch, &library)?;
+            Some(scratch.into())
+        }
+        None => None,
+    })
+}
+
+fn update(file: &Path, section: &str) -> Result<()> {
+    let document = match fs::read_to_string(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        document => document?,
+    };
+    Ok(fs::write(file, report::replace(&document, section))?)
+}
+
+/// Says on a terminal what is being done, in a line that the next one overwrites.
+fn progress(text: &str) {
+    let mut output = std::io::stderr();
+    if output.is_terminal() {
+        // Nothing depends on this line.
+        let _ = write!(output, "\r\x1b[K{text}");
+        let _ = output.flush();
+    }
+}

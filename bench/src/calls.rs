@@ -1,0 +1,53 @@
+//! Calls that bind nothing sparsely: what the layer costs those who never use it.
+
+use crate::gpu::Gpu;
+use anyhow::Result;
+use ash::vk;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    /// vkQueueSubmit of one batch without anything in it.
+    Submit,
+    Allocate,
+    CreateBuffer,
+}
+
+/// Calls a measurement: one alone is too short for the clock.
+const REPEATED: u32 = 64;
+
+impl Call {
+    /// One measurement: time a call.
+    pub(crate) fn measure(self, gpu: &Gpu) -> Result<Duration> {
+        let began = Instant::now();
+        match self {
+            Self::Submit => {
+                for index in 1..=REPEATED {
+                    let fence = if index == REPEATED { gpu.fence } else { vk::Fence::null() };
+                    // SAFETY: this thread alone uses queue and fence.
+                    unsafe { gpu.device.queue_submit(gpu.queue, &[vk::SubmitInfo::default()], fence) }?;
+                }
+                gpu.wait()?;
+            }
+            Self::Allocate => {
+                for _ in 0..REPEATED {
+                    let memory = gpu.allocate(1 << 20)?;
+                    // SAFETY: nothing uses the memory.
+                    unsafe { gpu.device.free_memory(memory, None) };
+                }
+            }
+            Self::CreateBuffer => {
+                let create =
+                    vk::BufferCreateInfo::default().size(1 << 20).usage(vk::BufferUsageFlags::STORAGE_BUFFER);
+                for _ in 0..REPEATED {
+                    // SAFETY: the device is alive, and nothing uses the buffer.
+                    unsafe {
+                        let buffer = gpu.device.create_buffer(&create, None)?;
+                        gpu.device.destroy_buffer(buffer, None);
+                    }
+                }
+            }
+        }
+        Ok(began.elapsed() / REPEATED)
+    }
+}

@@ -1,0 +1,107 @@
+//! lavapipe, as any application opens it.
+
+use anyhow::{Context, Result, bail};
+use ash::vk;
+
+/// The opened device, and what a measurement needs of it.
+pub(crate) struct Gpu {
+    // Keeps libvulkan loaded.
+    _entry: ash::Entry,
+    instance: ash::Instance,
+    pub(crate) device: ash::Device,
+    pub(crate) queue: vk::Queue,
+    pub(crate) fence: vk::Fence,
+    /// Driver and version, as the driver tells.
+    pub(crate) driver: String,
+}
+
+impl Gpu {
+    /// Opens lavapipe, with the sparse features enabled or not.
+    pub(crate) fn open(sparse: bool) -> Result<Self> {
+        // SAFETY: loading the system's Vulkan loader runs no code of ours, and nothing unloads it before the last call.
+        let entry = unsafe { ash::Entry::load() }
+            .context("there is no Vulkan loader (Debian: apt install libvulkan1)")?;
+        let application = vk::ApplicationInfo::default()
+            .application_name(c"tessera-bench")
+            .api_version(vk::make_api_version(0, 1, 3, 0));
+        let create = vk::InstanceCreateInfo::default().application_info(&application);
+        // SAFETY: `create` and what it points at live through the call.
+        let instance = unsafe { entry.create_instance(&create, None) }.context(
+            "vkCreateInstance (a layer that was asked for and not found is ERROR_LAYER_NOT_PRESENT)",
+        )?;
+        // SAFETY: the instance is alive; the queries write into structures that live through them.
+        let (physical, driver) = unsafe { find_lavapipe(&instance) }?;
+        let priorities = [1.0];
+        let queues =
+            [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
+        let features = vk::PhysicalDeviceFeatures::default()
+            .sparse_binding(sparse)
+            .sparse_residency_buffer(sparse)
+            .sparse_residency_image2_d(sparse);
+        let create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_features(&features);
+        // SAFETY: the physical device belongs to the instance; the structures live through the call.
+        let device = unsafe { instance.create_device(physical, &create, None) }.context("vkCreateDevice")?;
+        // SAFETY: family 0 was created with one queue.
+        let queue = unsafe { device.get_device_queue(0, 0) };
+        // SAFETY: the device is alive.
+        let fence = unsafe { device.create_fence(&vk::FenceCreateInfo::default(), None) }?;
+        Ok(Self { _entry: entry, instance, device, queue, fence, driver })
+    }
+
+    /// Memory that nothing reads or writes.
+    pub(crate) fn allocate(&self, bytes: u64) -> Result<vk::DeviceMemory> {
+        // lavapipe has one memory type.
+        let allocate = vk::MemoryAllocateInfo::default().allocation_size(bytes);
+        // SAFETY: the device is alive.
+        unsafe { self.device.allocate_memory(&allocate, None) }.context("vkAllocateMemory")
+    }
+
+    /// Waits for the fence and resets it.
+    pub(crate) fn wait(&self) -> Result<()> {
+        // SAFETY: the fence belongs to the device and was handed to a submission.
+        unsafe {
+            self.device.wait_for_fences(&[self.fence], true, u64::MAX)?;
+            self.device.reset_fences(&[self.fence])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: every submission was waited for; whoever made other objects has destroyed them.
+        unsafe {
+            self.device.destroy_fence(self.fence, None);
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
+    }
+}
+
+/// # Safety
+/// The instance is alive.
+unsafe fn find_lavapipe(instance: &ash::Instance) -> Result<(vk::PhysicalDevice, String)> {
+    // SAFETY: as the caller promises.
+    for physical in unsafe { instance.enumerate_physical_devices() }? {
+        let mut driver = vk::PhysicalDeviceDriverProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+        // SAFETY: the physical device was just enumerated.
+        unsafe { instance.get_physical_device_properties2(physical, &mut properties) };
+        let name =
+            properties.properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
+        if driver.driver_id != vk::DriverId::MESA_LLVMPIPE {
+            continue;
+        }
+        // SAFETY: as above.
+        let features = unsafe { instance.get_physical_device_features(physical) };
+        let version = driver.driver_info_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
+        let told = format!("lavapipe {version}, {name}");
+        if features.sparse_residency_image2_d == vk::FALSE {
+            bail!(
+                "{told} has no sparse residency: Mesa 25 or newer is needed (Debian 12: bookworm-backports)"
+            );
+        }
+        return Ok((physical, told));
+    }
+    bail!("there is no lavapipe: install mesa-vulkan-drivers (Debian 12: from bookworm-backports)")
+}

@@ -1,0 +1,35 @@
+//! The program itself, as short as it goes.
+
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tessera-bench"))
+        .args(["--rounds", "2", "--turn", "1"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn measures_the_driver_alone() {
+    let output = bench(&["--native", "--filter", "one bind"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let row = said.lines().find(|line| line.contains("buffer: one bind")).unwrap();
+    assert!(row.contains(" us") || row.contains(" ms"), "{row}");
+}
+
+#[test]
+fn a_row_that_is_not_there_names_those_that_are() {
+    let output = bench(&["--filter", "no such row"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("buffer: contiguous"));
+}
+
+#[test]
+fn a_folder_without_the_layer_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(&["--filter", "one bind", "--layer-path", folder.path().to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cargo build --release"));
+}
