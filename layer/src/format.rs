@@ -44,9 +44,14 @@ impl Plane {
     }
 }
 
-/// The planes of a format; empty for a format that the registry does not know.
+/// The planes of a format. One that the registry does not know is a single plane of colour.
 pub fn planes(format: vk::Format) -> Vec<Plane> {
-    let Some(whole) = info(format) else { return Vec::new() };
+    let Some(whole) = info(format) else {
+        let color = vk::ImageAspectFlags::COLOR;
+        let block = vk::Extent3D { width: 1, height: 1, depth: 1 };
+        let texel_bytes = lavapipe::texel_bytes(format).unwrap_or(0);
+        return vec![Plane { aspects: color, view_aspect: color, format, texel_bytes, block, divisors: [1, 1] }];
+    };
     let plane = |format, aspects, view_aspect, divisors| {
         let info = info(format)?;
         let [width, height, depth] = info.block_extent;
@@ -105,6 +110,8 @@ mod tests {
         assert_eq!(granularity(F::BC1_RGB_UNORM_BLOCK, T::TYPE_2D), [Some((512, 256, 1))]);
         assert_eq!(granularity(F::BC3_UNORM_BLOCK, T::TYPE_2D), [Some((256, 256, 1))]);
         assert_eq!(granularity(F::R32G32B32_SFLOAT, T::TYPE_2D), [None]);
+        assert_eq!(granularity(F::A8_UNORM_KHR, T::TYPE_2D), [Some((256, 256, 1))]);
+        assert_eq!(granularity(F::UNDEFINED, T::TYPE_2D), [None]);
         assert_eq!(granularity(F::D16_UNORM, T::TYPE_2D), [Some((256, 128, 1))]);
         assert_eq!(granularity(F::G8_B8_R8_3PLANE_420_UNORM, T::TYPE_2D), [Some((256, 256, 1)); 3]);
         assert_eq!(
@@ -122,6 +129,6 @@ mod tests {
         assert_eq!(of(vk::Format::S8_UINT), [A::STENCIL]);
         assert_eq!(of(vk::Format::D24_UNORM_S8_UINT), [A::DEPTH | A::STENCIL]);
         assert_eq!(of(vk::Format::G8_B8R8_2PLANE_420_UNORM), [A::PLANE_0, A::PLANE_1]);
-        assert!(of(vk::Format::UNDEFINED).is_empty());
+        assert_eq!(of(vk::Format::UNDEFINED), [A::COLOR]);
     }
 }

@@ -118,9 +118,6 @@ unsafe fn create(
     check(info, &sparse.features)?;
     let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
     let planes = format::planes(info.format);
-    if planes.is_empty() {
-        return Err(CreateError::Format(info.format));
-    }
     let requirements = if residency { residency_requirements(d, info)? } else { Vec::new() };
     // SAFETY: the caller's promise.
     let mut chain =

@@ -289,6 +289,9 @@ pub fn texel_bytes(format: vk::Format) -> Option<u32> {
     match format {
         // Stored as a float and a padded stencil word.
         vk::Format::D32_SFLOAT_S8_UINT => Some(8),
+        // The driver has these, Debian 12's vk.xml has not.
+        vk::Format::A8_UNORM_KHR => Some(1),
+        vk::Format::A1B5G5R5_UNORM_PACK16_KHR => Some(2),
         _ => format::info(format).map(|info| info.block_bytes),
     }
 }
