@@ -93,7 +93,6 @@ pub(crate) struct Stats {
     pub(crate) table_pages: Count,
     pub(crate) preallocated_pages: Count,
     pub(crate) entries_written: Count,
-    pub(crate) flushes: Count,
     pub(crate) live_bos: Count,
     pub(crate) map_calls: Count,
 }
@@ -108,7 +107,8 @@ impl Stats {
             table_pages: self.table_pages.get(),
             preallocated_pages: self.preallocated_pages.get(),
             entries_written: self.entries_written.get(),
-            flushes: self.flushes.get(),
+            // Every executed operation ends with one.
+            flushes: self.ops.get(),
             live_bos: self.live_bos.get(),
             map_calls: self.map_calls.get(),
         }

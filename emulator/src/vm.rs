@@ -57,12 +57,22 @@ struct Slots {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     by_object: HashMap<u64, u32>,
+    /// The slot that was asked for last: binds come in bursts of one object.
+    last: Option<u32>,
 }
 
 impl Slots {
     /// The slot of `object`, with `pages` more pages. `ENOMEM` when there are no more slots.
     fn take(&mut self, object: &Arc<Object>, pages: u64) -> Result<u32, Errno> {
+        if let Some(slot) = self.last
+            && let Some(entry) = self.slots[slot as usize].as_mut()
+            && Arc::ptr_eq(&entry.object, object)
+        {
+            entry.pages += pages;
+            return Ok(slot);
+        }
         if let Some(&slot) = self.by_object.get(&object.id) {
+            self.last = Some(slot);
             self.slots[slot as usize].as_mut().expect("a listed slot is in use").pages += pages;
             return Ok(slot);
         }
@@ -135,7 +145,6 @@ impl AddressSpace {
         let result = {
             let mut tree = self.tree.lock();
             stats.ops.add(1);
-            stats.flushes.add(1);
             if self.device.faults.op.strikes() {
                 Err(Errno::NOMEM)
             } else if tree.dead || op.len == 0 {
@@ -148,9 +157,11 @@ impl AddressSpace {
                 let result = self.execute(&mut tree, op, &mut released);
                 let after = (tree.table.table_pages(), tree.table.entries_written());
                 stats.entries_written.add(after.1 - before.1);
-                // Two additions: the count must never go through a negative number.
-                stats.table_pages.add(after.0);
-                stats.table_pages.sub(before.0);
+                if before.0 != after.0 {
+                    // Two steps: the count must never go through a negative number.
+                    stats.table_pages.add(after.0);
+                    stats.table_pages.sub(before.0);
+                }
                 result
             }
         };

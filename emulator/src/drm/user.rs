@@ -5,6 +5,8 @@ use kmd::Request;
 use kmd::uapi::{drm, panthor};
 use rustix::io::Errno;
 
+use crate::mem::TASK_SIZE;
+
 /// Plain data: any bit pattern is a value, no byte of it is padding.
 ///
 /// # Safety
@@ -34,8 +36,6 @@ const IOC_WRITE: u32 = 1 << 30;
 const IOC_READ: u32 = 1 << 31;
 /// Lowest address that a process may map by default: below it, a pointer is a null pointer with an offset.
 const MIN_ADDRESS: u64 = 0x1_0000;
-/// End of user space with four-level page tables.
-const TASK_SIZE: u64 = 1 << 47;
 /// The kernel refuses array copies larger than this.
 const MAX_COPY: usize = i32::MAX as usize;
 

@@ -11,3 +11,5 @@ pub(crate) mod space;
 pub(crate) const PAGE: u64 = 4096;
 /// The large page, in bytes.
 pub(crate) const HUGE_PAGE: u64 = 2 << 20;
+/// End of what this process can address (`TASK_SIZE`), with four-level page tables.
+pub(crate) const TASK_SIZE: u64 = if cfg!(target_arch = "x86_64") { (1 << 47) - PAGE } else { 1 << 48 };

@@ -200,17 +200,24 @@ impl PageTable {
         };
         let mut used = table.used;
         let mut written = 0;
+        // Neighbours mostly belong to the same object: tell once a run.
+        let mut run = (0, 0);
         for slot in &mut table.entries[first..first + count] {
             let old = core::mem::replace(slot, entry);
-            if old != 0 {
-                used -= 1;
-                if old & SPARSE == 0 {
-                    released((old >> SLOT_SHIFT) as u32, 1);
-                }
-            }
             written += u64::from(old | entry != 0);
-            used += u16::from(entry != 0);
+            used = used + u16::from(entry != 0) - u16::from(old != 0);
             entry = entry.wrapping_add(step);
+            if old != 0 && old & SPARSE == 0 {
+                let object = (old >> SLOT_SHIFT) as u32;
+                if run.1 > 0 && run.0 != object {
+                    released(run.0, run.1);
+                    run.1 = 0;
+                }
+                run = (object, run.1 + 1);
+            }
+        }
+        if run.1 > 0 {
+            released(run.0, run.1);
         }
         table.used = used;
         self.written += written;
@@ -223,12 +230,15 @@ impl PageTable {
         }
         let child = self.alloc();
         if old != 0 {
-            let leaf = Leaf::from_entry(old);
-            let entries = &mut self.tables[child as usize];
-            for (i, entry) in entries.entries.iter_mut().enumerate() {
-                *entry = leaf.advance(i as u64).entry();
+            // The small pages of a leaf differ from it by their number alone.
+            let step = if old & SPARSE != 0 { 0 } else { 1 << PAGE_SHIFT };
+            let split = &mut self.tables[child as usize];
+            let mut entry = old;
+            for page in split.entries.iter_mut() {
+                *page = entry;
+                entry = entry.wrapping_add(step);
             }
-            entries.used = ENTRIES as u16;
+            split.used = ENTRIES as u16;
             self.written += ENTRIES;
         }
         self.write(table, index, VALID | TABLE | u64::from(child) << PAGE_SHIFT);

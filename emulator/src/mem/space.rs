@@ -9,14 +9,12 @@ use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-use super::PAGE;
 use super::backing::{Backing, Place};
+use super::{PAGE, TASK_SIZE};
 use crate::config::{Stats, Unbound};
 
 /// Mappings that are kept in reserve, times two.
 const BALLAST: u64 = 64;
-/// End of what a process may map with four-level page tables.
-const TASK_SIZE: u64 = 1 << 47;
 
 /// The part of the process that VM_BIND may touch.
 pub(crate) struct Space {

@@ -193,7 +193,9 @@ impl PanthorNode {
         }
         // Nothing can fail from here on.
         self.file.device.stats.jobs.add(jobs.len() as u64);
-        vm.queue.push(jobs);
+        if !jobs.is_empty() {
+            Queue::push(&vm, jobs);
+        }
         for Signal { syncobj, point, fence } in signals.list {
             let Some(fence) = fence else { continue };
             match point {

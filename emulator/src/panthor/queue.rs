@@ -21,8 +21,8 @@ pub(super) struct Job {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    started: bool,
-    /// No more jobs will come.
+    running: bool,
+    /// The thread is to end when it has nothing to do.
     closed: bool,
 }
 
@@ -36,30 +36,35 @@ pub(super) struct Queue {
 impl Queue {
     /// Starts the thread, if it does not run yet. `ENOMEM`: the system gives none.
     pub(super) fn start(vm: &Arc<Vm>) -> Result<(), Errno> {
-        let mut state = vm.queue.state.lock();
-        if state.started || state.closed {
+        Self::ensure(vm, &mut vm.queue.state.lock())
+    }
+
+    fn ensure(vm: &Arc<Vm>, state: &mut State) -> Result<(), Errno> {
+        if state.running {
             return Ok(());
         }
         let worker = vm.clone();
-        let thread =
-            std::thread::Builder::new().name("tessera-bind".into()).spawn(move || worker.queue.work(&worker));
-        match thread {
-            Ok(_) => {
-                state.started = true;
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a bind queue gets no thread");
-                Err(Errno::NOMEM)
-            }
+        let thread = std::thread::Builder::new().name("tessera-bind".into());
+        if let Err(error) = thread.spawn(move || worker.queue.work(&worker)) {
+            tracing::warn!(%error, "a bind queue gets no thread");
+            return Err(Errno::NOMEM);
         }
+        state.running = true;
+        Ok(())
     }
 
-    /// Appends jobs. The queue has been started.
-    pub(super) fn push(&self, jobs: Vec<Job>) {
-        let mut state = self.state.lock();
+    /// Appends jobs.
+    pub(super) fn push(vm: &Arc<Vm>, jobs: Vec<Job>) {
+        let mut state = vm.queue.state.lock();
         state.jobs.extend(jobs);
-        self.changed.notify_one();
+        vm.queue.changed.notify_one();
+        // The thread that `start` made has ended if the VM was destroyed meanwhile.
+        if Self::ensure(vm, &mut state).is_err() {
+            // Whoever waits for these jobs must not wait for ever; a destroyed VM shows nothing of them anyway.
+            let lost = core::mem::take(&mut state.jobs);
+            drop(state);
+            lost.iter().for_each(|job| job.done.signal());
+        }
     }
 
     /// Lets the thread end once the jobs that are there are done.
@@ -75,7 +80,10 @@ impl Queue {
                 loop {
                     match state.jobs.pop_front() {
                         Some(job) => break job,
-                        None if state.closed => return,
+                        None if state.closed => {
+                            state.running = false;
+                            return;
+                        }
                         None => self.changed.wait(&mut state),
                     }
                 }

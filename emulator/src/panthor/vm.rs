@@ -10,14 +10,13 @@ use rustix::io::Errno;
 use super::PanthorNode;
 use super::queue::Queue;
 use crate::drm::Device;
+use crate::mem::TASK_SIZE;
 use crate::vm::{AddressSpace, Operation};
 
 /// Virtual addresses of the GPU (`MMU_FEATURES`): 48 bits.
 const FULL_VA_RANGE: u64 = 1 << super::query::VA_BITS;
 /// What the kernel keeps for itself at least.
 const MIN_KERNEL_VA: u64 = 256 << 20;
-/// What a process can address with four-level page tables: `TASK_SIZE`.
-const TASK_SIZE: u64 = (1 << 47) - 4096;
 /// VMs per open file.
 pub(super) const MAX_VMS: u32 = 32;
 
@@ -79,7 +78,9 @@ impl Vm {
 /// The user range that VM_CREATE gives: the kernel's part is a power of two at the end.
 fn user_va_range(wanted: u64) -> Result<u64, Errno> {
     let most = FULL_VA_RANGE - MIN_KERNEL_VA;
-    let user = if wanted != 0 { wanted } else { TASK_SIZE }.min(most);
+    // What the CPU can address, so that both can use the same addresses; half of the range if that is no less than all of it.
+    let default = if TASK_SIZE < FULL_VA_RANGE { TASK_SIZE } else { FULL_VA_RANGE / 2 };
+    let user = if wanted != 0 { wanted } else { default }.min(most);
     if wanted > user {
         return Err(Errno::INVAL);
     }

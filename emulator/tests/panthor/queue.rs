@@ -243,3 +243,29 @@ fn many_threads_submit_to_one_queue() {
     done(&t, None);
     assert_eq!(rig.node.counters().jobs, 401);
 }
+
+#[test]
+fn destroying_a_vm_in_the_middle_of_submissions_leaves_no_fence_behind() {
+    for _ in 0..50 {
+        let rig = Rig::new(HUGE);
+        let a = rig.shared_bo(PAGE, 0);
+        let id = rig.vm.id();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (rig, a) = (&rig, &a);
+                scope.spawn(move || {
+                    let out = syncobj(rig);
+                    loop {
+                        out.reset().unwrap();
+                        match rig.vm.bind_async(&[map(a, 0, rig.base, PAGE)], &[], &[out.binary()]) {
+                            Ok(()) => done(&out, None),
+                            Err(errno) => break assert_eq!(errno, Errno::INVAL),
+                        }
+                    }
+                });
+            }
+            assert_eq!(ioctl(&*rig.node, &mut VmDestroy { id, pad: 0 }), Ok(()));
+        });
+        assert_eq!(peek(rig.base), None);
+    }
+}
