@@ -13,7 +13,7 @@ fn main() {
     let compiler = std::env::var_os("GLSLANG_VALIDATOR").unwrap_or_else(|| "glslangValidator".into());
     for shader in SHADERS {
         let mut command = Command::new(&compiler);
-        command.args(["-V", "--target-env", "vulkan1.3", "--quiet"]);
+        command.args(["-V", "--target-env", "vulkan1.2", "--quiet"]);
         command.arg(format!("-I{}", sources.display()));
         command.arg("-o").arg(out.join(format!("{shader}.spv"))).arg(sources.join(shader));
         match command.output() {

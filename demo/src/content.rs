@@ -100,8 +100,8 @@ impl Painter {
         let patch = Patch { x: (tile.x * TILE) as i32 - 1, y: (tile.y * TILE) as i32 - 1, side: SIDE };
 
         self.height.fill(0.10);
-        for k in 0..9 {
-            let amplitude = 1.05 * 0.47f32.powi(k);
+        for k in 0..10 {
+            let amplitude = 1.05 * 0.48f32.powi(k);
             if self.fill_octave(patch, tile.level, 4096 >> k, 10 + k as u32) {
                 self.height.iter_mut().zip(&self.octave).for_each(|(sum, n)| *sum += amplitude * n);
             }
@@ -110,16 +110,16 @@ impl Painter {
         self.mountains.fill(0.0);
         self.weight.fill(1.0);
         let mut amplitude = 0.5;
-        for k in 0..8 {
+        for k in 0..9 {
             let present = self.fill_octave(patch, tile.level, 2048 >> k, 40 + k as u32);
             let sums = self.mountains.iter_mut().zip(&mut self.weight);
             if present {
-                for ((sum, weight), n) in sums.zip(&self.octave) {
+                sums.zip(&self.octave).for_each(|((sum, weight), n)| {
                     let ridge = 1.0 - (1.5 * n).abs().min(1.0);
                     let ridge = ridge * ridge;
                     *sum += amplitude * ridge * *weight;
                     *weight = (ridge * *weight * 1.9).min(1.0);
-                }
+                });
             } else {
                 // The mean of what is left out, so that coarser levels are no lower.
                 sums.for_each(|(sum, weight)| {
@@ -275,5 +275,54 @@ impl DrawTarget for Label {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout { size: 16384 };
+
+    fn paint(painter: &mut Painter, level: u32, x: u32, y: u32) -> Vec<u8> {
+        let mut out = vec![0; TILE_BYTES as usize];
+        painter.paint(Tile { level, x, y }, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_tile_depends_on_nothing_painted_before_it() {
+        let mut painter = Painter::new(LAYOUT);
+        let fresh = paint(&mut painter, 0, 70, 65);
+        let other = paint(&mut painter, 9, 0, 0);
+        assert_ne!(fresh, other);
+        assert_eq!(paint(&mut painter, 0, 70, 65), fresh);
+        assert_eq!(paint(&mut Painter::new(LAYOUT), 0, 70, 65), fresh);
+    }
+
+    #[test]
+    fn tiles_of_the_same_place_differ_by_level_and_neighbours_by_name() {
+        let mut painter = Painter::new(LAYOUT);
+        let tiles: Vec<Vec<u8>> = [(0, 3, 3), (0, 3, 4), (0, 4, 3), (1, 3, 3), (2, 3, 3)]
+            .map(|(l, x, y)| paint(&mut painter, l, x, y))
+            .into();
+        for (i, a) in tiles.iter().enumerate() {
+            assert!(tiles[i + 1..].iter().all(|b| a != b));
+        }
+    }
+
+    /// A coarser level shows the same country: averaged, its colours are near those of the level below.
+    #[test]
+    fn levels_agree() {
+        let mut painter = Painter::new(LAYOUT);
+        let mean = |tiles: &[Vec<u8>]| -> f32 {
+            let greens = tiles.iter().flat_map(|tile| tile.chunks_exact(4).map(|pixel| f32::from(pixel[1])));
+            greens.sum::<f32>() / (tiles.len() * (TILE * TILE) as usize) as f32
+        };
+        for (x, y) in [(3, 2), (10, 20), (21, 9)] {
+            let coarse = mean(&[paint(&mut painter, 2, x, y)]);
+            let fine: Vec<_> = (0..4).map(|i| paint(&mut painter, 1, 2 * x + i % 2, 2 * y + i / 2)).collect();
+            assert!((mean(&fine) - coarse).abs() < 12.0, "{} {coarse}", mean(&fine));
+        }
     }
 }

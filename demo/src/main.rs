@@ -14,7 +14,7 @@ mod texture;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -95,8 +95,17 @@ fn texture_size(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected a power of two, 2048 to 131072".to_owned())
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match start(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tessera-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<()> {
     let plan = Plan {
         frames: options.frames,
         width: options.size.0,
@@ -109,7 +118,7 @@ fn main() -> Result<()> {
     match options.fly {
         Some(way) if options.probe => flight::probe(&plan, way == Way::Layer),
         Some(way) => flight::run(&plan, way.name(), &options.out.join(way.name())),
-        None => fly_all(&options, &plan),
+        None => fly_all(options, &plan),
     }
 }
 

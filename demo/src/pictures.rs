@@ -214,7 +214,7 @@ fn draw_rows(canvas: &mut Canvas, record: &Record, sections: &[Section], height:
         let bound = count(&mut bind.bound.iter().copied());
         let unbound = count(&mut bind.unbound.iter().copied());
         for column in 0..MAP_WIDTH as usize {
-            let share = |tiles: &[u32]| (tiles[column] as f32 / room[column].max(1) as f32).sqrt();
+            let share = |tiles: &[u32]| (tiles[column] as f32 / room[column].max(1) as f32).powf(0.4);
             let x = MAP_LEFT + column as i32;
             for y in from..to {
                 canvas.blend(x, y, RESIDENT, share(&resident));

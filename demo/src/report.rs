@@ -24,8 +24,6 @@ pub(crate) struct LayerStats {
     binds_asked: Option<u64>,
     ops_sent: Option<u64>,
     ioctls: Option<u64>,
-    mappings: Option<u64>,
-    mirror_bytes: Option<u64>,
     map_calls: Option<u64>,
 }
 
@@ -40,8 +38,6 @@ impl LayerStats {
             binds_asked: sum("binds_asked"),
             ops_sent: sum("ops_sent"),
             ioctls: sum("ioctls"),
-            mappings: sum("mappings"),
-            mirror_bytes: sum("mirror_bytes"),
             map_calls: sum("map_calls"),
         })
     }
@@ -188,10 +184,6 @@ fn table(flights: &[Flight], verdict: Option<&str>) -> String {
     });
     row("VM_BIND ioctls", &|flight| count(from_layer(flight, |stats| stats.ioctls)));
     row("mapping calls of the emulated kernel", &|flight| count(from_layer(flight, |stats| stats.map_calls)));
-    row("mappings in the layer's mirror at the end", &|flight| {
-        count(from_layer(flight, |stats| stats.mappings))
-    });
-    row("mirror, bytes", &|flight| count(from_layer(flight, |stats| stats.mirror_bytes)));
     row("bind time a frame, median, us (2)", &|flight| micro(median(times(flight))));
     row("bind time a frame, longest, us", &|flight| micro(times(flight).into_iter().max()));
     row("bind time of the whole flight, us", &|flight| micro(Some(times(flight).iter().sum())));
@@ -230,7 +222,7 @@ mod tests {
             .expect("writable");
         let stats = LayerStats::load(&path).expect("two lines are good");
         std::fs::remove_file(&path).expect("removable");
-        assert_eq!((stats.ops_sent, stats.ioctls, stats.mappings), (Some(7), Some(1), None));
+        assert_eq!((stats.ops_sent, stats.ioctls, stats.map_calls), (Some(7), Some(1), None));
         assert!(LayerStats::load(&path).is_none());
     }
 

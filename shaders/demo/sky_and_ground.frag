@@ -36,7 +36,7 @@ vec3 clear_sky(vec3 d) {
 vec3 sky(vec3 d) {
     vec3 c = clear_sky(d);
     float towards = max(dot(d, view.sun.xyz), 0.0);
-    c += vec3(1.0, 0.92, 0.75) * smoothstep(0.9988, 0.9994, towards);
+    c += vec3(1.0, 0.92, 0.75) * smoothstep(0.99925, 0.99965, towards);
     // Clouds on a plane high above; they thin out where their octaves become finer than pixels.
     vec2 p = d.xy / (d.z + 0.09) * 1.1 + view.eye.xy * 2.0e-5 + vec2(view.forward.w * 0.6, 0.0);
     float cover = 0.0, amplitude = 0.5;
@@ -56,7 +56,8 @@ vec4 sample_map(Footprint f, float lod) {
     float taps = clamp(ceil(f.taps * exp2(f.lod - lod)), 1.0, f.taps);
     vec4 sum = vec4(0.0);
     for (float i = 0.0; i < taps; ++i) {
-        vec2 at = f.at + f.axis * ((i + 0.5) / taps - 0.5);
+        // The limit only concerns lanes that wait for their neighbours' last taps: a driver may let them sample as well.
+        vec2 at = f.at + f.axis * ((min(i, taps - 1.0) + 0.5) / taps - 0.5);
         // Wrapped here, because far away a coordinate of many repeats has no bits left for the texel.
         sum += textureLod(map, fract(at / view.eye.w), lod);
     }
@@ -66,13 +67,18 @@ vec4 sample_map(Footprint f, float lod) {
 void main() {
     vec3 direction = ray(gl_FragCoord.xy);
     vec3 d = normalize(direction);
-    if (d.z >= -1e-4) {
+    bool above = d.z >= -1e-4;
+    // Pixels of the sky go on, with a coarse sample straight below. Of the lanes that leave, a driver may still execute the
+    // sampling with whatever coordinates are in their registers, and those may lie in tiles without memory.
+    Footprint f = footprint(above ? vec3(0.0, 0.0, -1.0) : direction);
+    float lod = view.sun.w;
+    if (!above)
+        lod = resident_lod(f, f.lod);
+    vec4 ground = sample_map(f, lod);
+    if (above) {
         colour = vec4(sky(vec3(d.xy, max(d.z, 0.0))), 1.0);
         return;
     }
-    Footprint f = footprint(direction);
-    float lod = resident_lod(f, f.lod);
-    vec4 ground = sample_map(f, lod);
 
     // The map's alpha is 1 on land and falls to 0 over water, which mirrors the sky.
     float water = 1.0 - ground.a;
