@@ -19,8 +19,8 @@ pub(crate) struct Registry {
     value_aliases: HashMap<String, String>,
     /// Enumerations and flag bits of 64 bits.
     wide: HashSet<String>,
-    /// The macros that guard a type, where it belongs to a platform or is provisional.
-    pub(crate) guards: HashMap<String, String>,
+    /// The types that the API has, and the macro that guards one in the C headers, where it belongs to a platform or is provisional.
+    pub(crate) required: HashMap<String, Option<String>>,
     /// VK_HEADER_VERSION.
     pub(crate) header_version: u32,
 }
@@ -113,9 +113,7 @@ impl Registry {
                 match item {
                     InterfaceItem::Enum(item) => self.add_value(item, number),
                     InterfaceItem::Type { name, .. } => {
-                        if let Some(guard) = guard {
-                            self.guards.insert(name, guard.into());
-                        }
+                        self.required.insert(name, guard.map(String::from));
                     }
                     _ => {}
                 }

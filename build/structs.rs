@@ -61,7 +61,6 @@ struct Tagged<'a> {
     size: u64,
     /// Its name and its aliases.
     names: Vec<&'a str>,
-    guard: Option<&'a str>,
 }
 
 pub(crate) struct Structs<'a> {
@@ -102,12 +101,12 @@ impl<'a> Structs<'a> {
             let Some(layout) = self.layout(name) else { continue };
             let mut names = vec![name];
             names.extend(aliases.remove(name).unwrap_or_default());
-            let guard = names.iter().find_map(|name| self.registry.guards.get(*name)).map(String::as_str);
             // Provisional structures change while their sType stays: the application's may be another than this vk.xml's.
-            if guard == Some(PROVISIONAL) {
+            let mut guards = names.iter().filter_map(|name| self.registry.required.get(*name)?.as_deref());
+            if guards.any(|guard| guard == PROVISIONAL) {
                 continue;
             }
-            tagged.push(Tagged { s_type, size: layout.size, names, guard });
+            tagged.push(Tagged { s_type, size: layout.size, names });
         }
         tagged
     }
@@ -223,14 +222,30 @@ impl<'a> Structs<'a> {
         Ok(code)
     }
 
-    /// For the tests: `structures!` with a row for every name, `Name = "VkName", guard, sType, size;`, after the registry's version.
+    /// For the tests: `structures!` with the registry's version, a row for every name of a structure with an sType, and after a `;` a
+    /// row for every structure and union that the C headers have.
     pub(crate) fn names(&self) -> String {
         let mut code = format!("structures! {{ {};\n", self.registry.header_version);
         for item in &self.tagged {
             for name in &item.names {
                 let short = name.strip_prefix("Vk").unwrap_or(name);
-                let guard = item.guard.unwrap_or_default();
-                let _ = writeln!(code, "    {short} = {name:?}, {guard:?}, {}, {};", item.s_type, item.size);
+                let _ = writeln!(code, "    {short} = {name:?}, {}, {};", item.s_type, item.size);
+            }
+        }
+        code.push_str("    ;\n");
+        for registry in [Some(self.registry), self.video].into_iter().flatten() {
+            for item in &registry.types {
+                let (Some(name), Some("struct" | "union")) = (name_of(item), item.category.as_deref()) else {
+                    continue;
+                };
+                if let (Some(guard), Some(layout)) = (registry.required.get(name), self.layout(name)) {
+                    let _ = writeln!(
+                        code,
+                        "    {name:?}, {:?}, {};",
+                        guard.as_deref().unwrap_or_default(),
+                        layout.size
+                    );
+                }
             }
         }
         code.push_str("}\n");
