@@ -154,7 +154,7 @@ pub(crate) fn run(plan: &Plan, name: &str, folder: &Path) -> Result<()> {
     for frame in 0..plan.frames {
         let (picture, bind) = flight.frame(&mut gpu, frame)?;
         if plan.verify && (frame % VERIFY_EVERY == VERIFY_EVERY - 1 || frame + 1 == plan.frames) {
-            record.tiles_verified += flight.verify(&mut gpu, frame)?;
+            record.tiles_verified += flight.verify(&mut gpu, frame, &bind)?;
         }
         bar.set_message(format!("+{} -{} tiles", bind.bound.len(), bind.unbound.len()));
         bar.inc(1);
@@ -246,17 +246,22 @@ impl Flight {
         Ok((picture, bind))
     }
 
-    /// Compares a few resident tiles, the newest among them, with what they should hold; returns how many.
-    fn verify(&mut self, gpu: &mut Gpu, frame: u32) -> Result<usize> {
+    /// Compares a few tiles with what they should hold, half of them new in this frame; returns how many.
+    fn verify(&mut self, gpu: &mut Gpu, frame: u32, bind: &Bind) -> Result<usize> {
         let resident: Vec<Tile> = self.pool.resident().collect();
         let stride = (resident.len() / READBACK_TILES).max(1);
-        let tiles: Vec<Tile> =
-            resident.into_iter().skip(frame as usize % stride).step_by(stride).take(READBACK_TILES).collect();
-        let wrong = self.texture.verify(gpu, self.commands, &tiles, &mut self.painters[0])?;
+        let new = bind.bound.iter().map(|index| self.layout.tile(*index)).take(READBACK_TILES / 2);
+        let others = resident.into_iter().skip(frame as usize % stride).step_by(stride);
+        let places: Vec<(Tile, u32)> = new
+            .chain(others)
+            .take(READBACK_TILES)
+            .filter_map(|tile| Some((tile, self.pool.slot(tile)?)))
+            .collect();
+        let wrong = self.texture.verify(gpu, self.commands, &places, &mut self.painters[0])?;
         if !wrong.is_empty() {
-            bail!("after frame {frame} these tiles do not hold what was written into them: {wrong:?}");
+            bail!("after frame {} these tiles do not hold what was written into them: {wrong:?}", frame + 1);
         }
-        Ok(tiles.len())
+        Ok(places.len())
     }
 
     /// Writes the frame's numbers along the bottom and draws the residency map in a corner. Small pictures go without.

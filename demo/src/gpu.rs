@@ -26,6 +26,8 @@ pub(crate) struct Gpu {
     pub(crate) device: ash::Device,
     memory: vk::PhysicalDeviceMemoryProperties,
     pub(crate) name: String,
+    /// The driver runs on the CPU: device memory is ordinary memory and images are stored uncompressed.
+    cpu: bool,
     pub(crate) draw_family: u32,
     pub(crate) bind_family: u32,
     draw_queue: vk::Queue,
@@ -40,6 +42,7 @@ pub(crate) struct Gpu {
 struct Candidate {
     physical: vk::PhysicalDevice,
     name: String,
+    cpu: bool,
     draw_family: u32,
     bind_family: u32,
 }
@@ -108,6 +111,7 @@ impl Gpu {
             device,
             memory,
             name: candidate.name,
+            cpu: candidate.cpu,
             draw_family: candidate.draw_family,
             bind_family: candidate.bind_family,
             draw_queue,
@@ -194,6 +198,26 @@ impl Gpu {
             .or_else(|| self.memory_type(bits, vk::MemoryPropertyFlags::empty()))
             .context("the resource fits no memory type of the device")?;
         self.allocate_from(index, size)
+    }
+
+    /// Memory for tiles and, on a CPU driver, where it lies, so that one can look whether a tile is really there.
+    pub(crate) fn allocate_pool(
+        &self,
+        size: u64,
+        bits: u32,
+    ) -> Result<(vk::DeviceMemory, Option<*const u8>)> {
+        let visible = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
+        match self.memory_type(bits, visible).filter(|_| self.cpu) {
+            Some(index) => {
+                let memory = self.allocate_from(index, size)?;
+                // SAFETY: the memory is new, of this device, and of a type that can be mapped.
+                let address = unsafe {
+                    self.device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())
+                }?;
+                Ok((memory, Some(address.cast_const().cast())))
+            }
+            None => Ok((self.allocate(size, bits)?, None)),
+        }
     }
 
     fn allocate_from(&self, index: u32, size: u64) -> Result<vk::DeviceMemory> {
@@ -411,7 +435,8 @@ fn examine(
     let bind = with(draws | vk::QueueFlags::SPARSE_BINDING).or_else(|| with(vk::QueueFlags::SPARSE_BINDING));
     match (draw, bind) {
         (Some(draw), Some(bind)) if lacks.is_empty() => {
-            Ok(Candidate { physical, name, draw_family: draw as u32, bind_family: bind as u32 })
+            let cpu = properties.device_type == vk::PhysicalDeviceType::CPU;
+            Ok(Candidate { physical, name, cpu, draw_family: draw as u32, bind_family: bind as u32 })
         }
         (_, None) => {
             lacks.push("a queue that binds sparse resources".to_owned());

@@ -12,7 +12,6 @@ mod render;
 mod report;
 mod texture;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -135,7 +134,7 @@ fn fly_all(options: &Options, plan: &Plan) -> Result<()> {
         layout.levels(),
         layout.tile_count(),
         TILE,
-        u64::from(layout.tile_count()) * TILE_BYTES >> 20,
+        (u64::from(layout.tile_count()) * TILE_BYTES) >> 20,
         options.tile_pool,
     );
     // Before the first flight: nobody should wait for it only to learn that the second cannot start.
@@ -240,7 +239,7 @@ fn add_layer_path(command: &mut Command, folder: &Path) -> Result<()> {
     let mut paths = folder.into_os_string();
     if let Some(before) = std::env::var_os(variable).filter(|before| !before.is_empty()) {
         paths.push(":");
-        paths.push(OsString::from(before));
+        paths.push(before);
     }
     command.env(variable, paths);
     Ok(())

@@ -252,7 +252,7 @@ fn bind_times(canvas: &mut Canvas, flights: &[Flight], (left, top): (i32, i32), 
     times.sort_unstable();
     let Some(longest) = times.last() else { return };
     // A single slow bind (the machine had other work) must not flatten all others.
-    let usual = times[(times.len() * 98 / 100).min(times.len() - 1)];
+    let usual = times[(times.len() * 95 / 100).min(times.len() - 1)];
     let full = nice(micro((*longest).min(usual * 3 / 2)));
     let place = |ns: u64| left as f32 + (micro(ns) / full).min(1.0) * (CHART_WIDTH - 1) as f32;
     for tick in 0..=4 {
@@ -283,10 +283,14 @@ fn bind_times(canvas: &mut Canvas, flights: &[Flight], (left, top): (i32, i32), 
     }
 }
 
-/// The next of 1, 2, 4, 8 times a power of ten, so that quarters of it are short numbers.
+/// The next of a few steps times a power of ten, so that quarters of it are short numbers.
 fn nice(value: f32) -> f32 {
     let power = 10f32.powf(value.max(1.0).log10().floor());
-    [1.0, 2.0, 4.0, 8.0, 10.0].into_iter().map(|n| n * power).find(|n| *n >= value).unwrap_or(value)
+    [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 6.0, 8.0, 10.0]
+        .into_iter()
+        .map(|n| n * power)
+        .find(|n| *n >= value)
+        .unwrap_or(value)
 }
 
 #[cfg(test)]

@@ -212,6 +212,11 @@ impl Pool {
         &self.residency
     }
 
+    /// The place of a resident tile, in tiles from the start of the pool.
+    pub(crate) fn slot(&self, tile: Tile) -> Option<u32> {
+        self.slots[self.layout.index(tile) as usize]
+    }
+
     /// Tiles that have memory.
     pub(crate) fn resident(&self) -> impl Iterator<Item = Tile> {
         self.holders.iter().flatten().copied()

@@ -87,8 +87,7 @@ fn compare(out: &Path, plan: &Plan, a: &Flight, b: &Flight) -> Result<Verdict> {
         if left != right {
             let pixels = left.pixels.chunks_exact(3).zip(right.pixels.chunks_exact(3));
             if differing.is_empty() {
-                let marked =
-                    pixels.clone().flat_map(|(l, r)| if l == r { l.map_half() } else { [255, 0, 255] });
+                let marked = pixels.clone().flat_map(|(l, r)| if l == r { dark(l) } else { [255, 0, 255] });
                 Canvas { width: left.width, height: left.height, pixels: marked.collect() }
                     .save(&difference, true)?;
             }
@@ -123,15 +122,9 @@ fn compare(out: &Path, plan: &Plan, a: &Flight, b: &Flight) -> Result<Verdict> {
     })
 }
 
-trait MapHalf {
-    /// Darkened, as background.
-    fn map_half(&self) -> [u8; 3];
-}
-
-impl MapHalf for [u8] {
-    fn map_half(&self) -> [u8; 3] {
-        [self[0] / 3, self[1] / 3, self[2] / 3]
-    }
+/// Darkened, as background.
+fn dark(pixel: &[u8]) -> [u8; 3] {
+    [pixel[0] / 3, pixel[1] / 3, pixel[2] / 3]
 }
 
 fn median(mut values: Vec<u64>) -> Option<u64> {
