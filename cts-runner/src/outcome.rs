@@ -45,9 +45,13 @@ impl<T> Called<T> for Result<T, vk::Result> {
     }
 }
 
-/// Fails the case with a formatted message.
+/// Fails the case with a formatted message. It is also written down at once: what is torn down on the way out may hang.
 macro_rules! fail {
-    ($($message:tt)+) => { return Err($crate::outcome::Stop::Fail(format!($($message)+))) };
+    ($($message:tt)+) => {{
+        let message = format!($($message)+);
+        eprintln!("failed: {message}");
+        return Err($crate::outcome::Stop::Fail(message))
+    }};
 }
 
 /// Fails the case with a formatted message unless the condition holds.

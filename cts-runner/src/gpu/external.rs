@@ -74,6 +74,44 @@ impl Drop for HostPages {
     }
 }
 
+/// Mappings that are used up for as long as this lives.
+pub(crate) struct Burn {
+    start: *mut std::ffi::c_void,
+    size: usize,
+}
+
+impl Burn {
+    /// Uses up mappings until `spare` of `limit` are left.
+    pub(crate) fn new(limit: usize, spare: usize) -> Outcome<Self> {
+        let used = std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+        let page = rustix::param::page_size();
+        let system = |errno: rustix::io::Errno| Stop::Fail(format!("using up mappings: {errno}"));
+        let size = limit.saturating_sub(used + spare).max(2) * page;
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::empty(), MapFlags::PRIVATE)
+        }
+        .map_err(system)?;
+        let this = Self { start, size };
+        // Every second page with another protection: a mapping a page.
+        for offset in (0..size).step_by(2 * page) {
+            let flags = rustix::mm::MprotectFlags::READ;
+            // SAFETY: the page is within the new mapping, which nobody else knows.
+            unsafe { rustix::mm::mprotect(start.byte_add(offset), page, flags) }.map_err(system)?;
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Burn {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this object's own.
+        if let Err(errno) = unsafe { rustix::mm::munmap(self.start, self.size) } {
+            eprintln!("munmap of used up mappings: {errno}");
+        }
+    }
+}
+
 impl Gpu {
     /// Imports host pages as memory. The pages have to outlive the memory.
     pub(crate) fn import_host(&self, pages: &HostPages, bits: u32) -> Outcome<vk::DeviceMemory> {

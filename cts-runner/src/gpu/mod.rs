@@ -16,7 +16,7 @@ mod shader;
 pub(crate) use bind::{Batch, image_bind, memory_bind};
 pub(crate) use compute::{Bound, Dispatch};
 pub(crate) use draw::{Draw, VertexInput};
-pub(crate) use external::HostPages;
+pub(crate) use external::{Burn, HostPages};
 pub(crate) use image::{Format, ImageSpec, Kind, find_format, level_extent, region};
 pub(crate) use memory::{Mapped, MemorySpec};
 pub(crate) use need::Need;
@@ -44,7 +44,7 @@ pub(crate) struct Instance {
     pub(crate) raw: ash::Instance,
     messenger: Option<(ash::ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     // Dropped last: it holds the loader's library.
-    _entry: ash::Entry,
+    pub(crate) entry: ash::Entry,
 }
 
 impl Instance {
@@ -59,16 +59,20 @@ impl Instance {
             .engine_name(c"tessera suite")
             .api_version(API_VERSION);
         let mut messenger_info = messages::messenger_info();
-        let names = [ash::ext::debug_utils::NAME.as_ptr()];
-        let mut info = vk::InstanceCreateInfo::default().application_info(&application);
+        // The first for its names of commands that are core by now; every loader has it.
+        let names =
+            [ash::khr::get_physical_device_properties2::NAME.as_ptr(), ash::ext::debug_utils::NAME.as_ptr()];
+        let mut info = vk::InstanceCreateInfo::default()
+            .application_info(&application)
+            .enabled_extension_names(&names[..1 + usize::from(validation)]);
         if validation {
-            info = info.enabled_extension_names(&names).push_next(&mut messenger_info);
+            info = info.push_next(&mut messenger_info);
         }
         // SAFETY: the structures live until the call returns.
         let raw = unsafe { entry.create_instance(&info, None) }.called("vkCreateInstance")?;
-        let mut this = Self { raw, messenger: None, _entry: entry };
+        let mut this = Self { raw, messenger: None, entry };
         if validation {
-            let utils = ash::ext::debug_utils::Instance::new(&this._entry, &this.raw);
+            let utils = ash::ext::debug_utils::Instance::new(&this.entry, &this.raw);
             // SAFETY: the extension is enabled; the callback is a static function.
             let messenger = unsafe { utils.create_debug_utils_messenger(&messages::messenger_info(), None) }
                 .called("vkCreateDebugUtilsMessengerEXT")?;

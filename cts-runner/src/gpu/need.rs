@@ -28,6 +28,8 @@ pub(crate) enum Need {
     ExternalMemoryFd,
     ExternalMemoryHost,
     ExternalSemaphoreFd,
+    /// The device extensions whose entry points Vulkan 1.1 and 1.3 took over: their names are asked as well.
+    Aliases,
     /// Two queues that take binds.
     TwoSparseQueues,
 }
@@ -136,6 +138,10 @@ impl Enable {
                 }
                 Need::ExternalSemaphoreFd => {
                     on.extension(&extensions, ash::khr::external_semaphore_fd::NAME)?
+                }
+                Need::Aliases => {
+                    on.extension(&extensions, ash::khr::get_memory_requirements2::NAME)?;
+                    on.extension(&extensions, ash::khr::maintenance4::NAME)?;
                 }
                 Need::TwoSparseQueues => {}
             }

@@ -88,6 +88,7 @@ impl Record {
                 .output
                 .lines()
                 .filter(|line| !line.is_empty() && !line.starts_with(super::child::MARK))
+                .filter(|line| line.strip_prefix("failed: ") != Some(self.message.as_str()))
                 .collect();
             for text in &output[output.len().saturating_sub(OUTPUT_LINES)..] {
                 line += &format!("\n    | {text}");

@@ -168,6 +168,14 @@ impl<'g> BufferRig<'g> {
         self.memories[memory].handle
     }
 
+    /// Forgets memory that was freed, and with it what was bound to it.
+    pub(crate) fn forget_memory(&mut self, memory: usize) {
+        self.memories[memory].words.clear();
+        for bound in self.buffers.iter_mut().flat_map(|buffer| &mut buffer.blocks) {
+            bound.take_if(|(other, _)| *other == memory);
+        }
+    }
+
     /// What a block of memory holds.
     pub(crate) fn memory_words(&self, memory: usize, block: u64) -> &[u32] {
         let first = block as usize * self.block_words();
@@ -299,7 +307,9 @@ impl<'g> BufferRig<'g> {
 
     /// Reads the memory objects themselves and compares with the model.
     pub(crate) fn verify_memory(&self) -> Outcome {
-        for (number, memory) in self.memories.iter().enumerate() {
+        for (number, memory) in
+            self.memories.iter().enumerate().filter(|(_, memory)| !memory.words.is_empty())
+        {
             let read = self.gpu.read_memory(memory.handle, memory.words.len())?;
             if let Some(word) = (0..read.len()).find(|&word| read[word] != memory.words[word]) {
                 let (block, within) = (word / self.block_words(), word % self.block_words());

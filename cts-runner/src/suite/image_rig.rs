@@ -117,8 +117,8 @@ impl<'g> ImageRig<'g> {
         for entry in &sparse {
             self.bind_tail(handle, entry, &mut tiles)?;
         }
-        self.images.push(Image { handle, tiles });
         self.gpu.make_general(handle, aspect)?;
+        self.images.push(Image { handle, tiles });
         Ok(self.images.len() - 1)
     }
 
@@ -208,6 +208,11 @@ impl<'g> ImageRig<'g> {
 
     pub(crate) fn handle(&self, image: usize) -> vk::Image {
         self.images[image].handle
+    }
+
+    /// The memory object that a block is part of.
+    pub(crate) fn memory_of(&self, slot: usize) -> vk::DeviceMemory {
+        self.slots[slot].memory
     }
 
     /// The block that a tile is bound to.

@@ -2,12 +2,16 @@
 //!
 //! A case's name is `area.what.how`. It runs in a process of its own and owns everything it creates.
 
+mod bad_input;
 mod buffer_rig;
 mod buffers;
+mod faults;
 mod image_opaque;
 mod image_residency;
 mod image_rig;
+mod lifetime;
 mod memory;
+mod queries;
 mod queue;
 mod random;
 mod residency_code;
@@ -40,6 +44,8 @@ pub(crate) struct Case {
     layer_only: Option<&'static str>,
     /// Breaks valid usage on purpose, which a validation layer above would report.
     breaks_rules: bool,
+    /// What the validation layer above gets wrong about the case.
+    mistaken_above: Option<&'static str>,
     /// `TESSERA_FAULT` for this case.
     pub(crate) fault: Option<String>,
     pub(crate) run: Run,
@@ -59,6 +65,7 @@ impl Case {
             detects_missing_maps: false,
             layer_only: None,
             breaks_rules: false,
+            mistaken_above: None,
             fault: None,
             run: Box::new(run),
         }
@@ -88,6 +95,12 @@ impl Case {
         self.layer_only("invalid usage is undefined without the layer")
     }
 
+    /// Marks a valid case that the validation layer 1.3.239 complains about when it is above.
+    pub(crate) fn mistaken_above(mut self, mistake: &'static str) -> Self {
+        self.mistaken_above = Some(mistake);
+        self
+    }
+
     /// Runs the case under a fault of its own.
     pub(crate) fn fault(mut self, spec: impl Into<String>) -> Self {
         self.fault = Some(spec.into());
@@ -104,6 +117,9 @@ impl Case {
         }
         if self.breaks_rules && settings.listening == Listening::Above {
             return Some("breaks valid usage on purpose");
+        }
+        if self.mistaken_above.is_some() && settings.listening == Listening::Above {
+            return self.mistaken_above;
         }
         if self.fault.is_some() && !settings.emulated() {
             return Some("only the emulated kernels fail on demand");
@@ -135,10 +151,14 @@ impl Ctx {
 /// Every case, sorted by name.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    bad_input::add(&mut cases);
     buffers::add(&mut cases);
+    faults::add(&mut cases);
     image_opaque::add(&mut cases);
     image_residency::add(&mut cases);
+    lifetime::add(&mut cases);
     memory::add(&mut cases);
+    queries::add(&mut cases);
     queue::add(&mut cases);
     residency_code::add(&mut cases);
     threads::add(&mut cases);
