@@ -20,6 +20,24 @@ fn measures_the_driver_alone() {
 }
 
 #[test]
+fn the_layer_sends_the_fewest_operations() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("performance.md");
+    let output = bench(&["--filter", ": ", "--markdown", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document = std::fs::read_to_string(file).unwrap();
+    let rows: Vec<Vec<&str>> = document
+        .lines()
+        .filter(|line| line.contains(": ") && line.starts_with("| "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 15, "{document}");
+    for row in rows {
+        assert_eq!(row[6], row[7], "operations sent and possible: {row:?}");
+    }
+}
+
+#[test]
 fn a_row_that_is_not_there_names_those_that_are() {
     let output = bench(&["--filter", "no such row"]);
     assert!(!output.status.success());

@@ -88,11 +88,14 @@ pub fn write_atomically(
     Ok(())
 }
 
-/// The layer that was built together with the running program: cargo puts it into the same folder.
+/// The layer that was built together with the running program: beside it, or in `deps`, where cargo puts the libraries of tests. Of two,
+/// the newer one: cargo refreshes the copy beside programs only when it is told to build the layer itself.
 #[must_use]
 pub fn built_library() -> Option<PathBuf> {
-    let library = std::env::current_exe().ok()?.with_file_name(LIBRARY);
-    library.is_file().then_some(library)
+    let folder = std::env::current_exe().ok()?.parent()?.to_owned();
+    let age = |library: &PathBuf| library.metadata().and_then(|metadata| metadata.modified()).ok();
+    let found = [folder.join(LIBRARY), folder.join("deps").join(LIBRARY)];
+    found.into_iter().filter(|library| library.is_file()).max_by_key(age)
 }
 
 #[cfg(test)]
