@@ -133,7 +133,9 @@ impl AddressSpace {
             .iter()
             .filter(|mapping| matches!(mapping.target, Target::Object { object, .. } if object == id));
         let wants: Vec<_> = bound.map(|mapping| Want { range: mapping.range, kind: OpKind::Null }).collect();
-        let unbound = self.bind_locked(&mut state, &wants);
+        let unbind = |state: &mut State| self.bind_locked(state, &wants);
+        // A moment's lack of memory may be over at the second try.
+        let unbound = unbind(&mut state).or_else(|_| unbind(&mut state));
         state.objects.remove(&id);
         unbound
     }

@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::report::SPARSE_ADDRESS_SPACE;
 use crate::residency::Residency;
+use crate::semaphore::Timeline;
 use crate::stats::Stats;
 use ash::vk;
 use core::ffi::{CStr, c_char, c_void};
@@ -47,6 +48,7 @@ pub struct Sparse {
     pub buffers: Table<vk::Buffer, Buffer>,
     pub images: Table<vk::Image, Image>,
     pub queues: Table<vk::Queue, Queue>,
+    pub timelines: Table<vk::Semaphore, Timeline>,
     pub stats: Stats,
     /// Bytes of address space that resources have.
     claimed: AtomicU64,
@@ -112,6 +114,7 @@ impl Sparse {
             buffers: Table::default(),
             images: Table::default(),
             queues: Table::default(),
+            timelines: Table::default(),
             stats: Stats::default(),
             claimed: AtomicU64::new(0),
         })
@@ -138,8 +141,11 @@ impl Sparse {
 
     /// Takes a resource's addresses away, with whatever is bound there.
     pub fn close_window(&self, range: VaRange) {
-        if let Err(error) = self.address_space.remove_window(range) {
-            tracing::error!("a resource's addresses could not be unbound: {error}");
+        // Nobody can be told of a failure: the addresses go to somebody else. A moment's lack of memory may be over at the second try.
+        let unbound =
+            self.address_space.remove_window(range).or_else(|_| self.address_space.remove_window(range));
+        if let Err(error) = unbound {
+            self.address_space.lose(&format!("a resource's addresses could not be unbound: {error}"));
         }
         self.node.remove_window(range.start..range.end());
         self.claimed.fetch_sub(range.len, Ordering::Relaxed);
@@ -336,7 +342,10 @@ pub(crate) unsafe extern "system" fn create_device(
                 tracing::error!("vkCreateDevice: {error}");
                 // SAFETY: the device just made, which nobody knows.
                 unsafe { functions.destroy_device(allocator.as_ref()) };
-                return vk::Result::ERROR_INITIALIZATION_FAILED;
+                return match error {
+                    SetupError::Kernel(kmd::Errno::NOMEM) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+                    _ => vk::Result::ERROR_INITIALIZATION_FAILED,
+                };
             }
         };
         let record = Device {

@@ -19,6 +19,7 @@ pub(crate) use crate::report::{
     get_physical_device_properties, get_physical_device_properties2,
     get_physical_device_sparse_image_format_properties, get_physical_device_sparse_image_format_properties2,
 };
+pub(crate) use crate::semaphore::{create_semaphore, destroy_semaphore};
 
 use crate::device;
 use crate::instance::{self, guard};

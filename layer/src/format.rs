@@ -50,7 +50,14 @@ pub fn planes(format: vk::Format) -> Vec<Plane> {
         let color = vk::ImageAspectFlags::COLOR;
         let block = vk::Extent3D { width: 1, height: 1, depth: 1 };
         let texel_bytes = lavapipe::texel_bytes(format).unwrap_or(0);
-        return vec![Plane { aspects: color, view_aspect: color, format, texel_bytes, block, divisors: [1, 1] }];
+        return vec![Plane {
+            aspects: color,
+            view_aspect: color,
+            format,
+            texel_bytes,
+            block,
+            divisors: [1, 1],
+        }];
     };
     let plane = |format, aspects, view_aspect, divisors| {
         let info = info(format)?;

@@ -26,6 +26,7 @@ mod queue;
 mod report;
 mod reservation;
 mod residency;
+mod semaphore;
 mod stats;
 mod vk_registry;
 

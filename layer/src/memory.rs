@@ -107,7 +107,9 @@ impl Memory {
     fn release(&self, sparse: &Sparse) {
         let Some((id, _closed_at_the_end)) = self.state.lock().object.take() else { return };
         if let Err(error) = sparse.address_space.forget_object(id) {
-            tracing::error!("vkFreeMemory: memory that is bound could not be unbound: {error}");
+            sparse
+                .address_space
+                .lose(&format!("vkFreeMemory: memory that is bound could not be unbound: {error}"));
         }
     }
 }

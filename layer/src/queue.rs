@@ -9,6 +9,7 @@ use crate::address_space::Want;
 use crate::chain;
 use crate::decode::Decoder;
 use crate::device::{Device, Sparse, on_device};
+use crate::semaphore;
 use ash::vk;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -127,7 +128,13 @@ impl Queue {
         Ok(Self { begun, bound, jobs: Mutex::default(), wake: Condvar::new(), worker: Mutex::default() })
     }
 
-    /// Binds a group now if the queue has nothing before it and nothing is to be waited for, otherwise in its turn.
+    /// Whether everything that was handed to the worker is bound.
+    fn is_idle(&self) -> bool {
+        let jobs = self.jobs.lock();
+        jobs.done == jobs.submitted
+    }
+
+    /// Binds a group now if the queue has nothing before it and nothing is to be waited for any more, otherwise in its turn.
     fn submit(
         self: &Arc<Self>,
         d: &Arc<Device>,
@@ -136,9 +143,7 @@ impl Queue {
         group: Group<'_>,
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
-        let mut jobs = self.jobs.lock();
-        if group.waits.semaphores.is_empty() && jobs.done == jobs.submitted {
-            drop(jobs);
+        if self.is_idle() && semaphore::reached(d, sparse, group.waits.semaphores, &group.waits.values) {
             let started = Instant::now();
             sparse.address_space.bind(&group.wants).map_err(|error| {
                 tracing::error!("vkQueueBindSparse: {error}");
@@ -147,7 +152,7 @@ impl Queue {
             sparse.stats.note_bind(started.elapsed());
             return signal(d, queue, &group.signals, fence);
         }
-        let number = jobs.submitted + 1;
+        let number = self.jobs.lock().submitted + 1;
         let numbers = [number];
         let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; group.waits.semaphores.len().max(1)];
         let (begun, bound) = ([self.begun], [self.bound]);
@@ -169,6 +174,18 @@ impl Queue {
                 .signal_semaphores(group.signals.semaphores)
                 .push_next(&mut second),
         ];
+        self.start_worker(d)?;
+        // No lock is held: the driver may wait in here for a signal that comes only after an earlier job of the worker's.
+        // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
+        unsafe { d.next.queue_submit(queue, &submits, fence) }?;
+        let mut jobs = self.jobs.lock();
+        jobs.submitted = number;
+        jobs.waiting.push_back(Job { number, wants: group.wants });
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn start_worker(self: &Arc<Self>, d: &Arc<Device>) -> Result<(), vk::Result> {
         let mut worker = self.worker.lock();
         if worker.is_none() {
             let (queue, device) = (self.clone(), d.clone());
@@ -179,11 +196,6 @@ impl Queue {
             })?;
             *worker = Some(started);
         }
-        // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
-        unsafe { d.next.queue_submit(queue, &submits, fence) }?;
-        jobs.submitted = number;
-        jobs.waiting.push_back(Job { number, wants: group.wants });
-        self.wake.notify_one();
         Ok(())
     }
 
