@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::ioctl;
@@ -45,9 +44,6 @@ const PROCMAP_QUERY: ioctl::Opcode = ioctl::opcode::read_write::<ProcmapQuery>(b
 const VMA_WRITABLE: u64 = 0x02;
 const VMA_SHARED: u64 = 0x08;
 
-/// `/proc/self/maps`, opened once: it follows this process's address space for as long as the process lives.
-static MAPS: OnceLock<Option<File>> = OnceLock::new();
-
 /// The mapping that covers `addr`; `None` when there is none (or it cannot be found out).
 pub(crate) fn find(addr: u64) -> Option<Vma> {
     match by_ioctl(addr) {
@@ -58,13 +54,14 @@ pub(crate) fn find(addr: u64) -> Option<Vma> {
 
 /// Asks by ioctl. Errors mean that this kernel cannot answer.
 fn by_ioctl(addr: u64) -> Result<Option<Vma>, Errno> {
-    let maps = MAPS.get_or_init(|| File::open("/proc/self/maps").ok()).as_ref().ok_or(Errno::NOENT)?;
+    // Not kept open: a library that is unloaded and loaded again would leave a descriptor behind each time.
+    let maps = File::open("/proc/self/maps").map_err(|_| Errno::NOENT)?;
     let mut query =
         ProcmapQuery { size: size_of::<ProcmapQuery>() as u64, query_addr: addr, ..ProcmapQuery::default() };
     // SAFETY: the opcode and the structure are those of linux/fs.h; no name or build id buffer is asked for.
     let update = unsafe { ioctl::Updater::<PROCMAP_QUERY, _>::new(&mut query) };
     // SAFETY: as above; PROCMAP_QUERY only writes the structure.
-    match unsafe { ioctl::ioctl(maps, update) } {
+    match unsafe { ioctl::ioctl(&maps, update) } {
         Ok(()) => Ok(Some(Vma {
             start: query.vma_start,
             end: query.vma_end,
