@@ -82,9 +82,9 @@ struct Edit {
 /// Key space small enough for collisions, edits wide enough to empty whole subtrees.
 fn edits(space: u64) -> impl Strategy<Value = Vec<Edit>> {
     let width = prop_oneof![6 => 1..4u64, 2 => 1..300u64, 1 => 1..space];
-    let edit = (0..space, width, any::<u32>(), 0..3usize).prop_map(move |(from, width, value, count)| {
+    let edit = (0..space, width, any::<u32>(), 0..4usize).prop_map(move |(from, width, value, count)| {
         let to = from + width;
-        let keys = [from, from + width / 2].into_iter().take(count).enumerate();
+        let keys = [from, from + width / 2, to].into_iter().take(count).enumerate();
         let mut items: Vec<_> = keys.map(|(i, key)| (key, value.wrapping_add(i as u32))).collect();
         items.dedup_by_key(|&mut (key, _)| key);
         Edit { from, to, items }
@@ -100,7 +100,7 @@ proptest! {
     })]
 
     #[test]
-    fn is_an_ordered_map(preset in 0..6000u64, step in 1..3u64, edits in edits(8000)) {
+    fn is_an_ordered_map(preset in 0..6000u64, step in prop_oneof![1..3u64, 5..30u64], edits in edits(8000)) {
         let mut tree = Tree::new();
         let mut model = BTreeMap::new();
         for i in 0..preset {
@@ -108,7 +108,8 @@ proptest! {
             tree.edit(key, key + 1, &[(key, 0)]);
             model.insert(key, 0);
         }
-        for edit in edits {
+        for mut edit in edits {
+            edit.items.retain(|(key, _)| *key < edit.to || !model.contains_key(key));
             tree.edit(edit.from, edit.to, &edit.items);
             let gone: Vec<u64> = model.range(edit.from..edit.to).map(|(&key, _)| key).collect();
             for key in gone {
@@ -122,6 +123,7 @@ proptest! {
             prop_assert_eq!(tree.get(tree.before(seat)), before.map(|(&key, &value)| (key, value)));
             let near = tree.floor_near(tree.floor(edit.to), edit.from);
             prop_assert_eq!(near, tree.floor(edit.from));
+            prop_assert_eq!(tree.floor_near(near, edit.to), tree.floor(edit.to));
             prop_assert_eq!(tree.get(near), floor.map(|(&key, &value)| (key, value)));
         }
         prop_assert_eq!(tree.entries(), model.into_iter().collect::<Vec<_>>());
