@@ -14,7 +14,7 @@ pub(crate) enum Call {
 }
 
 /// Calls a measurement: one alone is too short for the clock.
-const REPEATED: u32 = 64;
+const REPEATED: u32 = 256;
 
 impl Call {
     /// One measurement: time a call.

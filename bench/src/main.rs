@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     layer_path: Option<PathBuf>,
     /// Times that both sides take turns in a row
-    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     rounds: u32,
     /// Length of a turn, ms: samples are taken until it is filled
     #[arg(long, value_name = "MS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]

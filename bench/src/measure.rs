@@ -33,6 +33,8 @@ pub(crate) struct Effort {
 
 /// Samples a turn at most.
 const MOST_SAMPLES: f64 = 500.0;
+/// Pairs of processes that share a row's rounds: where a process happens to lie in memory can be worth more than what is measured.
+const PAIRS: u32 = 3;
 
 /// Measures row `index`; the driver alone, or the layer beside it.
 pub(crate) fn measure(
@@ -42,23 +44,26 @@ pub(crate) fn measure(
     with_layer: bool,
     effort: &Effort,
 ) -> Result<Measured> {
-    let mut sides = vec![Side::start(launcher, index, Way::Native)?];
-    if with_layer {
-        sides.push(Side::start(launcher, index, Way::Layer)?);
-    }
-    for side in &mut sides {
-        side.warm_up(effort)?;
-    }
-    for round in 0..effort.rounds {
-        // In turns, and the first of a round is the second of the next: what drifts on the machine meets both alike.
-        if round % 2 == 0 {
-            sides.iter_mut().try_for_each(Side::turn)?;
-        } else {
-            sides.iter_mut().rev().try_for_each(Side::turn)?;
+    let ways: &[Way] = if with_layer { &[Way::Native, Way::Layer] } else { &[Way::Native] };
+    let mut samples = vec![vec![]; ways.len()];
+    let mut driver = String::new();
+    for pair in 0..PAIRS {
+        let mut sides =
+            ways.iter().map(|way| Side::start(launcher, index, *way, effort)).collect::<Result<Vec<_>>>()?;
+        for round in (pair..effort.rounds).step_by(PAIRS as usize) {
+            // In turns, and the first of a round is the second of the next: what drifts on the machine meets both alike.
+            if round % 2 == 0 {
+                sides.iter_mut().try_for_each(Side::turn)?;
+            } else {
+                sides.iter_mut().rev().try_for_each(Side::turn)?;
+            }
+        }
+        driver.clone_from(&sides[0].child.hello.driver);
+        for (side, samples) in sides.into_iter().zip(&mut samples) {
+            samples.extend(side.finish()?);
         }
     }
-    let driver = sides[0].child.hello.driver.clone();
-    let medians = sides.into_iter().map(Side::finish).collect::<Result<Vec<_>>>()?;
+    let medians: Vec<f64> = samples.into_iter().map(median).collect();
     let operations = match row.work {
         Work::Bind(workload) => {
             let workload = workload();
@@ -78,18 +83,14 @@ struct Side {
 }
 
 impl Side {
-    fn start(launcher: &Launcher, index: usize, way: Way) -> Result<Self> {
-        Ok(Self { child: launcher.start(index, way, None)?, samples: vec![], each_turn: 1 })
-    }
-
-    /// Takes samples that do not count, and learns how many fit into a turn.
-    fn warm_up(&mut self, effort: &Effort) -> Result<()> {
-        self.child.samples(1)?;
+    /// Starts the process, takes samples that do not count, and learns how many fit into a turn.
+    fn start(launcher: &Launcher, index: usize, way: Way, effort: &Effort) -> Result<Self> {
+        let mut child = launcher.start(index, way, None)?;
+        child.samples(1)?;
         let began = Instant::now();
-        self.child.samples(1)?;
+        child.samples(1)?;
         let fit = effort.turn.as_secs_f64() / began.elapsed().as_secs_f64();
-        self.each_turn = fit.clamp(1.0, MOST_SAMPLES) as u32;
-        Ok(())
+        Ok(Self { child, samples: vec![], each_turn: fit.clamp(1.0, MOST_SAMPLES) as u32 })
     }
 
     fn turn(&mut self) -> Result<()> {
@@ -97,9 +98,9 @@ impl Side {
         Ok(())
     }
 
-    fn finish(self) -> Result<f64> {
+    fn finish(self) -> Result<Vec<u64>> {
         self.child.end()?;
-        Ok(median(self.samples))
+        Ok(self.samples)
     }
 }
 

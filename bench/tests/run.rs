@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tessera-bench"))
-        .args(["--rounds", "2", "--turn", "1"])
+        .args(["--rounds", "3", "--turn", "1"])
         .args(arguments)
         .output()
         .unwrap()
