@@ -13,7 +13,6 @@ const BLOCKS: u64 = 8;
 
 /// What a bad call finds: a bound buffer, memory, and things that do not belong to it.
 struct Scene<'g> {
-    gpu: &'g Gpu,
     rig: BufferRig<'g>,
     buffer: usize,
     memory: usize,
@@ -25,7 +24,7 @@ impl<'g> Scene<'g> {
         let (buffer, memory) = (rig.buffer(BLOCKS)?, rig.memory(BLOCKS)?);
         rig.bind(buffer, &[blocks(0, BLOCKS - 1, Some((memory, 1)))])?;
         rig.verify(buffer)?;
-        Ok(Self { gpu, rig, buffer, memory })
+        Ok(Self { rig, buffer, memory })
     }
 
     fn handle(&self) -> vk::Buffer {

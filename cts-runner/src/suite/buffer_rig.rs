@@ -186,6 +186,11 @@ impl<'g> BufferRig<'g> {
         self.buffers[buffer].handle
     }
 
+    /// Whether a block of a buffer is bound.
+    pub(crate) fn is_bound(&self, buffer: usize, block: u64) -> bool {
+        self.buffers[buffer].blocks[block as usize].is_some()
+    }
+
     /// The number of blocks of a buffer.
     pub(crate) fn len(&self, buffer: usize) -> u64 {
         self.buffers[buffer].blocks.len() as u64

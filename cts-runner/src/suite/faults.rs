@@ -23,8 +23,8 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
     }
     let ignored = "without the layer failures of mmap go unseen";
     cases.extend([
-        Case::new("limit.mappings", &[], mappings).layer_only(ignored),
-        Case::new("limit.mappings_unbind", &[], unbind_at_the_limit).layer_only(ignored),
+        Case::new("limit.mappings", &[Need::Aliased], mappings).layer_only(ignored),
+        Case::new("limit.mappings_unbind", &[Need::Aliased], unbind_at_the_limit).layer_only(ignored),
     ]);
 }
 
@@ -32,8 +32,8 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
 fn again<T>(struck: &mut u32, mut run: impl FnMut() -> Outcome<T>) -> Outcome<T> {
     match run() {
         Err(Stop::Vulkan { call, result }) => {
-            let creation = result == vk::Result::ERROR_INITIALIZATION_FAILED && call == "vkCreateDevice";
-            check!(out_of_memory(result) || creation, "a fault makes {call} return {result:?}");
+            let expected = if call == "vkCreateDevice" { is_refusal(result) } else { out_of_memory(result) };
+            check!(expected, "a fault makes {call} return {result:?}");
             *struck += 1;
             run()
         }
@@ -41,11 +41,22 @@ fn again<T>(struck: &mut u32, mut run: impl FnMut() -> Outcome<T>) -> Outcome<T>
     }
 }
 
+/// What a device that cannot be made is answered with.
+fn is_refusal(result: vk::Result) -> bool {
+    out_of_memory(result) || result == vk::Result::ERROR_INITIALIZATION_FAILED
+}
+
 /// A fault strikes somewhere in a life of binds: state is as before the call, and the call works when repeated.
 fn fault(ctx: &Ctx) -> Outcome {
     const SIZE: u64 = 12;
     let mut struck = 0;
-    let gpu = again(&mut struck, || ctx.gpu())?;
+    let gpu = match again(&mut struck, || ctx.gpu()) {
+        // Every device counts anew, so a fault that strikes while one is made strikes always; an error is all there is.
+        Err(Stop::Vulkan { call: "vkCreateDevice", result }) if struck > 0 && is_refusal(result) => {
+            return Ok(());
+        }
+        gpu => gpu?,
+    };
     let mut rig = again(&mut struck, || {
         BufferRig::new(&gpu, Access::Storage, vk::BufferCreateFlags::SPARSE_RESIDENCY)
     })?;
@@ -95,13 +106,15 @@ fn fault(ctx: &Ctx) -> Outcome {
         }
         again(&mut struck, || images.verify(0))?;
     }
-    check!(struck > 0, "the fault struck nowhere");
-    check!(struck == 1, "one fault struck {struck} times");
+    check!(struck < 2, "one fault struck {struck} times");
+    if struck == 0 {
+        return Err(Stop::Skip("the fault struck where no call can say so".to_owned()));
+    }
     Ok(())
 }
 
 /// Uses up all of the process's mappings but these.
-const SPARE: usize = 4000;
+const SPARE: usize = 1000;
 
 fn burn() -> Outcome<Burn> {
     let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
@@ -151,7 +164,7 @@ fn mappings(ctx: &Ctx) -> Outcome {
     rig.verify(small)
 }
 
-/// At the limit single blocks are bound one by one until it is reached; then unbinding makes room again.
+/// Single blocks are bound one by one until mappings run out; then unbinding makes room for others.
 fn unbind_at_the_limit(ctx: &Ctx) -> Outcome {
     const COUNT: u64 = 2 * SPARE as u64;
     let gpu = ctx.gpu()?;
@@ -170,22 +183,26 @@ fn unbind_at_the_limit(ctx: &Ctx) -> Outcome {
         answer = gpu.queue_bind(gpu.sparse[0], &[batch], vk::Fence::null());
         bound += u64::from(answer.is_ok());
     }
-    // Room for a few again: one bind over many mappings leaves one.
-    let joined = Batch::new().buffer(handle, vec![memory_bind(0, 16 * size, Some((to, 0)))]);
-    let room = gpu.queue_bind(gpu.sparse[0], &[joined], vk::Fence::null());
+    let room = Batch::new().buffer(handle, vec![memory_bind(0, 64 * size, None)]);
+    let room = gpu.queue_bind(gpu.sparse[0], &[room], vk::Fence::null());
+    let again = Batch::new().buffer(handle, (0..8).map(bind).collect());
+    let again = gpu.queue_bind(gpu.sparse[0], &[again], vk::Fence::null());
     drop(burnt);
     match answer {
         Ok(()) => fail!("{COUNT} mappings were made where {SPARE} are left"),
         Err(error) => check!(out_of_memory(error), "running out of mappings is answered with {error:?}"),
     }
-    check!(room.is_ok(), "a bind that needs fewer mappings is answered with {room:?}");
+    check!(room.is_ok(), "unbinding without mappings to spare is answered with {room:?}");
+    check!(again.is_ok(), "binding where others were unbound is answered with {again:?}");
     gpu.wait_idle()?;
-    let host = gpu.host(bound * size, vk::BufferUsageFlags::empty())?;
-    gpu.copy_buffer(handle, host.buffer, &[(0, 0, bound * size)])?;
-    let words = (size / 4) as usize;
-    for (block, read) in (0..bound).zip(host.words().chunks_exact(words)) {
-        let place = if block < 16 { block } else { place(block) };
-        check!(read == rig.memory_words(memory, place), "block {block} of {bound} reads other data");
+    for block in (0..8).chain(64..bound) {
+        let host = gpu.host(size, vk::BufferUsageFlags::empty())?;
+        gpu.copy_buffer(handle, host.buffer, &[(block * size, 0, size)])?;
+        check!(
+            host.words() == rig.memory_words(memory, place(block)),
+            "block {block} of {bound} reads other data"
+        );
+        host.free();
     }
     Ok(())
 }

@@ -141,6 +141,8 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
             cases
                 .push(Case::new(case, &needs, move |ctx| partial(ctx, shape, format)).detects_missing_maps());
         }
+        let case = format!("image.store.{}", shape.name());
+        cases.push(Case::new(case, &shape.needs(), move |ctx| store(ctx, shape)).detects_missing_maps());
         for name in ["r8_uint", "r32_uint", "bc1"] {
             let format = find_format(name);
             let case = format!("image.alias.{}.{name}", shape.name());
@@ -264,17 +266,47 @@ fn partial(ctx: &Ctx, shape: Shape, format: &'static Format) -> Outcome {
     rig.upload(0, &even, 1)?;
     rig.verify(0)?;
     rig.verify_by_shader(0)?;
-    let gone: Vec<_> = even.iter().step_by(2).map(|&tile| rig.single(0, tile, None)).collect();
+    // Half of them get other memory and other data before they go.
+    let leaving: Vec<_> = even.iter().copied().step_by(2).collect();
+    let other = rig.memory(leaving.len())?;
+    let elsewhere: Vec<_> =
+        leaving.iter().zip(other..).map(|(&tile, slot)| rig.single(0, tile, Some(slot))).collect();
+    rig.bind(0, &elsewhere)?;
+    rig.upload(0, &leaving, 3)?;
+    rig.verify(0)?;
+    let gone: Vec<_> = leaving.iter().map(|&tile| rig.single(0, tile, None)).collect();
     rig.bind(0, &gone)?;
     rig.verify(0)?;
     let odds = boxes(&rig, &odd, even.len());
     rig.bind(0, &odds)?;
     rig.upload(0, &odd, 2)?;
     rig.verify(0)?;
-    // The tiles that went come back with the data they had.
+    // The tiles that went come back with the data they had at first.
     rig.bind(0, &evens)?;
     rig.verify(0)?;
     rig.verify_by_shader(0)
+}
+
+/// Shaders write through storage views, level by level; what they wrote stays with the memory.
+fn store(ctx: &Ctx, shape: Shape) -> Outcome {
+    let gpu = ctx.gpu()?;
+    let format = find_format("r32_uint");
+    let mut base = shape.spec(format, vk::ImageCreateFlags::empty());
+    base.usage |= vk::ImageUsageFlags::STORAGE;
+    let mut rig = ImageRig::new(&gpu, format, base, |granularity| shape.odd_extent(granularity, format))?;
+    let mut random = Random::new(8);
+    let tiles = rig.tiles(0);
+    let first = rig.memory(2 * tiles.len())?;
+    let layouts = [0, tiles.len()].map(|shift| cover(&rig, 0, Mode::Tiles, first + shift, &mut random));
+    for round in 0..4 {
+        rig.bind(0, &layouts[round % 2])?;
+        if round < 2 {
+            rig.store(0, round as u32 + 1)?;
+        }
+        rig.verify(0)?;
+        rig.verify_by_shader(0)?;
+    }
+    Ok(())
 }
 
 /// Two images of one kind show the same memory with their full tiles in another order.

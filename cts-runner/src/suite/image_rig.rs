@@ -2,7 +2,7 @@
 
 use crate::gpu::{
     Batch, Bound, Dispatch, Format, Gpu, ImageSpec, Kind, Shader, image_bind, level_extent, memory_bind,
-    region, shaders,
+    pattern, region, shaders,
 };
 use crate::outcome::{Outcome, check, fail};
 use ash::vk;
@@ -333,6 +333,38 @@ impl<'g> ImageRig<'g> {
 
     fn region(&self, offset: u64, tile: &Tile) -> vk::BufferImageCopy {
         region(offset, self.format.aspect(), tile.level, tile.layer, tile.offset, tile.extent)
+    }
+
+    /// Lets a shader write all texels of an R32_UINT image whose tiles are all bound.
+    pub(crate) fn store(&mut self, image: usize, seed: u32) -> Outcome {
+        let volume = self.spec.ty == vk::ImageType::TYPE_3D;
+        let shader = if volume { shaders::STORE_3D } else { shaders::STORE_2D };
+        for level in 0..self.spec.levels {
+            let [width, height, depth] = level_extent(self.spec.extent, level);
+            let depth = depth.max(self.spec.layers);
+            let (handle, ty) = (self.images[image].handle, self.spec.view_type());
+            let view = self.gpu.image_view(handle, &self.spec, ty, self.format.aspect(), level, 1)?;
+            let push = vec![width, height, depth, seed + level];
+            let groups = [width.div_ceil(8), height.div_ceil(8), depth];
+            self.gpu.dispatch(&[Dispatch::new(shader, vec![Bound::StorageImage(view)], push, groups)])?;
+            self.gpu.destroy(crate::gpu::Owned::ImageView(view));
+            for tile in self.images[image].tiles.iter().filter(|tile| tile.level == level) {
+                let Some(slot) = tile.slot else { fail!("the suite stores to a tile that is not bound") };
+                let [x0, y0, z0] = tile.offset;
+                let mut data = Vec::with_capacity(self.format.size(tile.extent) as usize);
+                for z in z0..z0 + tile.extent[2] {
+                    for y in y0..y0 + tile.extent[1] {
+                        for x in x0..x0 + tile.extent[0] {
+                            let third = if volume { z } else { tile.layer };
+                            let index = (third * height + y) * width + x;
+                            data.extend(pattern(seed + level, index).to_ne_bytes());
+                        }
+                    }
+                }
+                (self.slots[slot].known, self.slots[slot].data) = (tile.extent, data);
+            }
+        }
+        Ok(())
     }
 
     /// Copies every bound tile back and compares it with the model.

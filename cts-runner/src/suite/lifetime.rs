@@ -113,9 +113,12 @@ fn image_memory_freed(ctx: &Ctx) -> Outcome {
     rig.bind(0, &again)?;
     rig.upload(0, &even, 2)?;
     rig.verify(0)?;
-    // The tiles that stayed were never moved: they still lie in their own memory.
-    let swap: Vec<_> = odd.iter().zip(three..).map(|(&tile, slot)| rig.single(0, tile, Some(slot))).collect();
-    rig.bind(0, &swap)?;
+    // The tiles that stayed have their memory still, wherever they have been meanwhile.
+    let four = rig.memory(odd.len())?;
+    let away = bind_to(&rig, &odd, four);
+    rig.bind(0, &away)?;
+    rig.upload(0, &odd, 3)?;
+    rig.verify(0)?;
     rig.bind(0, &odds)?;
     rig.verify(0)
 }

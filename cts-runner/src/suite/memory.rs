@@ -2,7 +2,7 @@
 
 use super::buffer_rig::{Access, BufferRig, blocks};
 use super::{Case, Ctx};
-use crate::gpu::{Batch, Gpu, HostPages, ImageSpec, MemorySpec, Need, memory_bind, pattern, region};
+use crate::gpu::{Batch, Gpu, HostPages, ImageSpec, MemorySpec, Need, Owned, memory_bind, pattern, region};
 use crate::outcome::{Outcome, Stop, check};
 use ash::vk;
 
@@ -368,7 +368,7 @@ fn large(ctx: &Ctx) -> Outcome {
 
 /// More allocations than file descriptors that a process usually may open.
 fn many(ctx: &Ctx) -> Outcome {
-    const COUNT: u64 = 1500;
+    const COUNT: u64 = 1200;
     let gpu = ctx.gpu()?;
     let mut rig = BufferRig::new(&gpu, Access::Copy, BINDING)?;
     let buffer = rig.buffer(COUNT)?;
@@ -385,6 +385,7 @@ fn many(ctx: &Ctx) -> Outcome {
         let read = gpu.read_memory(binds[block as usize].memory, (rig.block / 4) as usize)?;
         check!(read.iter().all(|&word| word == block as u32 + 1), "block {block} is bound to other memory");
     }
+    gpu.destroy(Owned::Buffer(handle));
     Ok(())
 }
 
