@@ -189,7 +189,7 @@ impl AddressSpace {
 
     fn execute(&self, state: &mut State, plan: &Plan<BoId>) -> Result<(), BindError> {
         if plan.overlapped {
-            tracing::warn!("vkQueueBindSparse: ranges of one batch overlap; the later bind wins");
+            tracing::warn!("vkQueueBindSparse: ranges that nothing orders overlap; the later bind wins");
         }
         state.note_unbound(plan.ops());
         let result = match self.send(state, plan.ops()) {

@@ -1,6 +1,7 @@
 //! From VkBindSparseInfo to wanted bindings: every rule is checked before anything is applied.
 
 use crate::address_space::{BoId, Want};
+use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain;
 use crate::device::{Device, Sparse};
@@ -70,18 +71,6 @@ pub struct Decoder<'a> {
     device: &'a Device,
     sparse: &'a Sparse,
     last: Option<(vk::DeviceMemory, Arc<Memory>, BoId)>,
-}
-
-/// A slice of the application's, which may be null when it is empty.
-///
-/// # Safety
-/// `pointer` is an array of `count` elements, or `count` is 0.
-unsafe fn slice<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
-    if count == 0 {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { core::slice::from_raw_parts(pointer, count as usize) }
 }
 
 impl<'a> Decoder<'a> {
@@ -221,6 +210,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// What `len` bytes of memory are to the planner, or what no memory is.
+    #[inline]
     fn backing(
         &mut self,
         memory: vk::DeviceMemory,

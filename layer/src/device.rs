@@ -1,6 +1,7 @@
 //! Devices: which of them the layer owns binding on, and everything that it keeps for those.
 
 use crate::address_space::{AddressSpace, BindError, Verifier};
+use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain::{self, ChainCopy};
 use crate::handles::Table;
@@ -262,12 +263,9 @@ impl<'a> Enabled<'a> {
                 );
             }
         }
-        let mut extensions: Vec<*const c_char> = match info.enabled_extension_count {
-            0 => Vec::new(),
-            // SAFETY: the caller's promise.
-            count => unsafe { core::slice::from_raw_parts(info.pp_enabled_extension_names, count as usize) }
-                .to_vec(),
-        };
+        // SAFETY: the caller's promise.
+        let mut extensions: Vec<*const c_char> =
+            unsafe { slice(info.pp_enabled_extension_names, info.enabled_extension_count) }.to_vec();
         for wanted in lavapipe::EXTENSIONS {
             // SAFETY: as above.
             if !extensions.iter().any(|&name| unsafe { CStr::from_ptr(name) } == wanted) {

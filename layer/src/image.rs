@@ -1,5 +1,6 @@
 //! Sparse images: the driver's own, which shaders address block by block; the layer learns where they are and owns what is bound.
 
+use crate::arrays::write_array;
 use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse, WindowError, on_device};
 use crate::format::{self, Plane};
@@ -280,7 +281,7 @@ pub(crate) unsafe extern "system" fn get_image_sparse_memory_requirements(
         match sparse.and_then(|sparse| sparse.images.get(image)) {
             // SAFETY: the application's count and array, as the specification describes them.
             Some(record) => unsafe {
-                report::write_array(&record.requirements, count, out, |slot, value| *slot = value);
+                write_array(&record.requirements, count, out, |slot, value| *slot = value);
             },
             // SAFETY: the application's valid arguments, handed on.
             None => unsafe {
@@ -302,9 +303,7 @@ pub(crate) unsafe extern "system" fn get_image_sparse_memory_requirements2(
         match sparse.and_then(|sparse| sparse.images.get(image)) {
             // SAFETY: the application's count and array, as the specification describes them.
             Some(record) => unsafe {
-                report::write_array(&record.requirements, count, out, |slot, value| {
-                    slot.memory_requirements = value
-                });
+                write_array(&record.requirements, count, out, |slot, value| slot.memory_requirements = value);
             },
             // SAFETY: the application's valid arguments, handed on.
             None => unsafe {
@@ -333,7 +332,7 @@ pub(crate) unsafe extern "system" fn get_device_image_sparse_memory_requirements
             residency.then(|| residency_requirements(d, create_info).ok()).flatten().unwrap_or_default();
         // SAFETY: the application's count and array, as the specification describes them.
         unsafe {
-            report::write_array(&requirements, count, out, |slot, value| slot.memory_requirements = value);
+            write_array(&requirements, count, out, |slot, value| slot.memory_requirements = value);
         }
     });
 }

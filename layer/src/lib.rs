@@ -7,6 +7,7 @@
 #![allow(non_snake_case)]
 
 mod address_space;
+mod arrays;
 mod buffer;
 mod chain;
 mod config;

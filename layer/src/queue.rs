@@ -6,6 +6,7 @@
 //! submitted later stays behind, and waiting for the queue waits for the binds.
 
 use crate::address_space::Want;
+use crate::arrays::slice;
 use crate::chain;
 use crate::decode::Decoder;
 use crate::device::{Device, Sparse, on_device};
@@ -20,6 +21,9 @@ use std::time::Instant;
 /// How long a worker waits at a time before it looks whether its device is being destroyed, in nanoseconds.
 const PATIENCE: u64 = 50_000_000;
 
+/// One for the call that is decoded, one for the job that is bound.
+const SPARE_BUFFERS: usize = 2;
+
 /// A queue that binds.
 pub struct Queue {
     begun: vk::Semaphore,
@@ -27,6 +31,8 @@ pub struct Queue {
     jobs: Mutex<Jobs>,
     wake: Condvar,
     worker: Mutex<Option<JoinHandle<()>>>,
+    /// Buffers to decode into, kept so that a call with thousands of binds finds its memory warm.
+    spare: Mutex<Vec<Vec<Want>>>,
 }
 
 #[derive(Default)]
@@ -44,7 +50,6 @@ struct Job {
 }
 
 /// Consecutive batches that nothing separates: waits only before the first, signals only after the last.
-#[derive(Default)]
 struct Group<'a> {
     waits: Points<'a>,
     wants: Vec<Want>,
@@ -69,16 +74,11 @@ impl<'a> Points<'a> {
         };
         let values = (0..count).map(read).collect();
         // SAFETY: the caller's promise.
-        let semaphores = if count == 0 {
-            &[][..]
-        } else {
-            unsafe { core::slice::from_raw_parts(semaphores, count as usize) }
-        };
-        Self { semaphores, values }
+        Self { semaphores: unsafe { slice(semaphores, count) }, values }
     }
 }
 
-/// Decodes all batches of a call; a rule broken anywhere leaves everything as it was.
+/// Decodes all batches of a call into groups, with `buffer` for their wants; a rule broken anywhere leaves everything as it was.
 ///
 /// # Safety
 /// `infos` is valid with everything it points to.
@@ -86,6 +86,7 @@ unsafe fn decode<'a>(
     d: &Device,
     sparse: &Sparse,
     infos: &'a [vk::BindSparseInfo<'a>],
+    buffer: impl Fn() -> Vec<Want>,
 ) -> Result<Vec<Group<'a>>, vk::Result> {
     let mut decoder = Decoder::new(d, sparse);
     let mut groups: Vec<Group<'a>> = Vec::new();
@@ -101,7 +102,7 @@ unsafe fn decode<'a>(
         let joins = waits.semaphores.is_empty()
             && groups.last().is_some_and(|group| group.signals.semaphores.is_empty());
         if !joins {
-            groups.push(Group { waits, ..Default::default() });
+            groups.push(Group { waits, wants: buffer(), signals: Points::default() });
         }
         let Some(group) = groups.last_mut() else { unreachable!("a group was just pushed") };
         group.signals = signals;
@@ -125,7 +126,26 @@ impl Queue {
             // SAFETY: made above, used nowhere.
             unsafe { device.destroy_semaphore(begun, None) };
         })?;
-        Ok(Self { begun, bound, jobs: Mutex::default(), wake: Condvar::new(), worker: Mutex::default() })
+        Ok(Self {
+            begun,
+            bound,
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            worker: Mutex::default(),
+            spare: Mutex::default(),
+        })
+    }
+
+    fn buffer(&self) -> Vec<Want> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut buffer: Vec<Want>) {
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            spare.push(buffer);
+        }
     }
 
     /// Whether everything that was handed to the worker is bound.
@@ -145,11 +165,13 @@ impl Queue {
     ) -> Result<(), vk::Result> {
         if self.is_idle() && semaphore::reached(d, sparse, group.waits.semaphores, &group.waits.values) {
             let started = Instant::now();
-            sparse.address_space.bind(&group.wants).map_err(|error| {
+            let bound = sparse.address_space.bind(&group.wants);
+            sparse.stats.note_bind(started.elapsed());
+            self.give_back(group.wants);
+            bound.map_err(|error| {
                 tracing::error!("vkQueueBindSparse: {error}");
                 sparse.bind_result(&error)
             })?;
-            sparse.stats.note_bind(started.elapsed());
             return signal(d, queue, &group.signals, fence);
         }
         let number = self.jobs.lock().submitted + 1;
@@ -225,6 +247,7 @@ impl Queue {
                     .lose(&format!("a bind that had waited for its semaphores failed: {error}"));
             }
             sparse.stats.note_bind(started.elapsed());
+            self.give_back(job.wants);
             self.jobs.lock().done = job.number;
             let info = vk::SemaphoreSignalInfo::default().semaphore(self.bound).value(job.number);
             // SAFETY: our semaphore, whose value only grows.
@@ -296,10 +319,7 @@ pub(crate) unsafe extern "system" fn queue_bind_sparse(
             return vk::Result::ERROR_DEVICE_LOST;
         }
         // SAFETY: the application's valid arguments.
-        let infos =
-            if count == 0 { &[][..] } else { unsafe { core::slice::from_raw_parts(infos, count as usize) } };
-        // SAFETY: as above.
-        match unsafe { bind(d, sparse, queue, infos, fence) } {
+        match unsafe { bind(d, sparse, queue, slice(infos, count), fence) } {
             Ok(()) => vk::Result::SUCCESS,
             Err(result) => result,
         }
@@ -315,12 +335,12 @@ unsafe fn bind(
     infos: &[vk::BindSparseInfo<'_>],
     fence: vk::Fence,
 ) -> Result<(), vk::Result> {
+    let record = sparse.queues.get_or_insert(queue, || Queue::new(&d.next))?;
     // SAFETY: the caller's promise.
-    let groups = unsafe { decode(d, sparse, infos) }?;
+    let groups = unsafe { decode(d, sparse, infos, || record.buffer()) }?;
     let Some(last) = groups.len().checked_sub(1) else {
         return signal(d, queue, &Points::default(), fence);
     };
-    let record = sparse.queues.get_or_insert(queue, || Queue::new(&d.next))?;
     for (number, group) in groups.into_iter().enumerate() {
         let fence = if number == last { fence } else { vk::Fence::null() };
         record.submit(d, sparse, queue, group, fence)?;

@@ -1,30 +1,12 @@
 //! What the layer says of physical devices whose binding it owns; every entry point that answers a question answers it from here.
 
+use crate::arrays::write_array;
 use crate::format;
 use crate::instance::on_physical_device;
 use ash::vk;
 
 /// Bytes of address space for sparse resources: far more than the driver's 2 GiB, a small part of what a process has.
 pub const SPARSE_ADDRESS_SPACE: u64 = 1 << 40;
-
-/// Writes an array in the way of Vulkan's two-call queries (`count` in and out, `out` null to ask for the number).
-///
-/// # Safety
-/// `count` is valid, and `out` null or an array of `*count` elements.
-pub unsafe fn write_array<T: Copy, S>(values: &[T], count: *mut u32, out: *mut S, write: impl Fn(&mut S, T)) {
-    let wanted = u32::try_from(values.len()).unwrap_or(u32::MAX);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if out.is_null() {
-            *count = wanted;
-            return;
-        }
-        *count = wanted.min(*count);
-        for (n, &value) in values.iter().take(*count as usize).enumerate() {
-            write(&mut *out.add(n), value);
-        }
-    }
-}
 
 fn own_limits(properties: &mut vk::PhysicalDeviceProperties) {
     properties.limits.sparse_address_space_size = SPARSE_ADDRESS_SPACE;

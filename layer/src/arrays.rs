@@ -1,0 +1,32 @@
+//! Arrays as Vulkan passes them: a count and a pointer.
+
+/// A slice of the application's, which may be null when it is empty.
+///
+/// # Safety
+/// `pointer` is an array of `count` elements, or `count` is 0.
+pub unsafe fn slice<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(pointer, count as usize) }
+}
+
+/// Writes an array in the way of Vulkan's two-call queries (`count` in and out, `out` null to ask for the number).
+///
+/// # Safety
+/// `count` is valid, and `out` null or an array of `*count` elements.
+pub unsafe fn write_array<T: Copy, S>(values: &[T], count: *mut u32, out: *mut S, write: impl Fn(&mut S, T)) {
+    let wanted = u32::try_from(values.len()).unwrap_or(u32::MAX);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if out.is_null() {
+            *count = wanted;
+            return;
+        }
+        *count = wanted.min(*count);
+        for (n, &value) in values.iter().take(*count as usize).enumerate() {
+            write(&mut *out.add(n), value);
+        }
+    }
+}
