@@ -223,7 +223,9 @@ impl AddressSpace {
     /// The kernel took only part of a plan: undoes that part, so that a failed bind changes nothing.
     fn take_back(&self, state: &mut State, plan: &Plan<BoId>, refused: Refused) -> Result<(), BindError> {
         let taken = &plan.ops()[..refused.applied];
-        let undo = state.mirror.undo(taken);
+        let mut undo = state.mirror.undo(taken);
+        // What unbinds comes first: it makes the room that what binds again may need.
+        undo.sort_by_key(|op| matches!(op.kind, OpKind::Map { .. }));
         state.apply(taken)?;
         let undone = self.send(state, &undo);
         let restored = undone.as_ref().map_or_else(|refused| refused.applied, |()| undo.len());
