@@ -71,6 +71,10 @@ fn suite(arguments: &[&str]) -> Output {
     let folder = manifest();
     let mut command = Command::new(env!("CARGO_BIN_EXE_cts-runner"));
     command.arg("suite").arg("--layer-path").arg(folder.path()).args(arguments);
+    if !arguments.contains(&"--negative-control") {
+        let known = concat!(env!("CARGO_MANIFEST_DIR"), "/expectations/emulated-lavapipe-fails.txt");
+        command.args(["--baseline", known]);
+    }
     if std::env::var_os("VK_DRIVER_FILES").is_none() && std::env::var_os("VK_ICD_FILENAMES").is_none() {
         let driver = lavapipe().expect("lavapipe is installed (package mesa-vulkan-drivers, 25.0 or later)");
         command.env("VK_ICD_FILENAMES", driver);
@@ -84,7 +88,10 @@ fn all_pass(arguments: &[&str], at_least: usize) {
     let text = String::from_utf8_lossy(&output.stdout);
     let failures: Vec<_> = text
         .lines()
-        .filter(|line| ["Fail ", "Crash ", "Timeout ", "    | "].iter().any(|mark| line.contains(mark)))
+        .filter(|line| !line.ends_with("(expected)"))
+        .filter(|line| {
+            ["Fail ", "Crash ", "Timeout ", "    | ", " known"].iter().any(|mark| line.contains(mark))
+        })
         .collect();
     let last = text.lines().last().unwrap_or_default();
     assert!(
@@ -99,20 +106,20 @@ fn all_pass(arguments: &[&str], at_least: usize) {
 
 #[test]
 fn plain() {
-    all_pass(&[], 300);
+    all_pass(&[], 380);
 }
 
 #[test]
 fn unbound_pages_trap() {
-    all_pass(&["--unbound", "trap"], 280);
+    all_pass(&["--unbound", "trap"], 370);
 }
 
 #[test]
 fn a_layer_that_maps_nothing_is_noticed() {
-    all_pass(&["--negative-control"], 150);
+    all_pass(&["--negative-control"], 240);
 }
 
 #[test]
 fn validation_is_silent_above_and_below() {
-    all_pass(&["--validation", "both"], 550);
+    all_pass(&["--validation", "both"], 720);
 }

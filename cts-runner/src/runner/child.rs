@@ -1,6 +1,6 @@
 //! The far side of the process boundary: one case, or the probe, in this process.
 
-use crate::gpu::messages;
+use crate::gpu::{Gpu, messages};
 use crate::outcome::Stop;
 use crate::settings::{Listening, Settings};
 use crate::suite::{self, Ctx};
@@ -86,7 +86,22 @@ pub(crate) fn probe(settings: &Settings) -> Result<()> {
             crate::settings::VALIDATION_LAYER
         );
     }
+    if settings.listening != Listening::None {
+        hear_validation()?;
+    }
     let name = properties.device_name_as_c_str().unwrap_or(c"a device without a name").to_string_lossy();
     println!("{name}, layers: {}", std::env::var("VK_INSTANCE_LAYERS").unwrap_or_default());
+    Ok(())
+}
+
+/// Breaks a harmless rule: silence of a layer that nobody hears would mean nothing.
+fn hear_validation() -> Result<()> {
+    let gpu = Gpu::new(&[], true)?;
+    // SAFETY: the device is alive. The fence outlives it on purpose, which a validation layer reports.
+    unsafe { gpu.raw.create_fence(&Default::default(), None) }.context("vkCreateFence")?;
+    drop(gpu);
+    if !messages::take().iter().any(|message| message.contains("VUID-vkDestroyDevice")) {
+        bail!("the validation layer is loaded, but its messages do not arrive");
+    }
     Ok(())
 }

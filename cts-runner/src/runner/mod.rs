@@ -63,7 +63,8 @@ pub(crate) struct SuiteArguments {
     /// Seconds that a case may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
-    /// Known failures, as lines `case,Status`: only what differs from them fails the run
+    /// Known failures, as lines `case,Status`: only what differs from them fails the run. NAME-flakes.txt beside
+    /// NAME-fails.txt lists cases whose end does not matter
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Writes the results as JUnit XML

@@ -22,16 +22,19 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
         Case::new("memory.host.shared", host, host_shared),
         Case::new("memory.host.heap", host, host_heap),
         Case::new("memory.host.heap_refused", host, host_heap_refused).layer_only(refused),
-        Case::new("memory.mapped.before", &[], |ctx| mapped(ctx, &[Map::Map, Map::Bind]))
+        Case::new("memory.mapped.before", &[], |ctx| mapped(ctx, &[Step::Map, Step::Bind]))
             .detects_missing_maps(),
-        Case::new("memory.mapped.after", &[], |ctx| mapped(ctx, &[Map::Bind, Map::Map]))
+        Case::new("memory.mapped.after", &[], |ctx| mapped(ctx, &[Step::Bind, Step::Map]))
             .detects_missing_maps(),
         Case::new("memory.mapped.across", &[], |ctx| {
-            mapped(ctx, &[Map::Map, Map::Bind, Map::Rebind, Map::Bind, Map::Rebind])
+            mapped(ctx, &[Step::Map, Step::Bind, Step::Rebind, Step::Bind, Step::Rebind])
         })
         .detects_missing_maps(),
         Case::new("memory.mapped.again", &[], |ctx| {
-            mapped(ctx, &[Map::Map, Map::Bind, Map::Unmap, Map::Rebind, Map::Map, Map::Unmap, Map::Map])
+            mapped(
+                ctx,
+                &[Step::Map, Step::Bind, Step::Unmap, Step::Rebind, Step::Map, Step::Unmap, Step::Map],
+            )
         })
         .detects_missing_maps(),
         Case::new("memory.types", &[], types).detects_missing_maps(),
@@ -238,7 +241,7 @@ fn rebind_works(gpu: &Gpu) -> Outcome {
 
 /// A step of a case with a mapping of bound memory.
 #[derive(Clone, Copy)]
-enum Map {
+enum Step {
     Map,
     Unmap,
     /// All of the buffer to the start of the memory.
@@ -248,7 +251,7 @@ enum Map {
 }
 
 /// Data goes both ways between a mapping and a bound buffer after each of `steps`.
-fn mapped(ctx: &Ctx, steps: &[Map]) -> Outcome {
+fn mapped(ctx: &Ctx, steps: &[Step]) -> Outcome {
     let gpu = ctx.gpu()?;
     let mut rig = BufferRig::new(&gpu, Access::Storage, BINDING)?;
     if !gpu.is_host_visible(rig.memory_bits())? {
@@ -263,13 +266,13 @@ fn mapped(ctx: &Ctx, steps: &[Map]) -> Outcome {
     let (mut view, mut swapped) = (None, None);
     for (step, action) in steps.iter().enumerate() {
         match action {
-            Map::Map => view = Some(gpu.map(memory, size)?),
-            Map::Unmap => view.take().into_iter().for_each(crate::gpu::Mapped::unmap),
-            Map::Bind => {
+            Step::Map => view = Some(gpu.map(memory, size)?),
+            Step::Unmap => view.take().into_iter().for_each(crate::gpu::Mapped::unmap),
+            Step::Bind => {
                 gpu.bind(&[Batch::new().buffer(buffer, vec![memory_bind(0, size, Some((memory, 0)))])])?;
                 swapped = Some(false);
             }
-            Map::Rebind => {
+            Step::Rebind => {
                 let binds = vec![
                     memory_bind(0, half, Some((memory, half))),
                     memory_bind(half, half, Some((memory, 0))),

@@ -458,8 +458,7 @@ fn short_arrays(ctx: &Ctx) -> Outcome {
     let format = find_format("r32_uint");
     let base = Shape::Flat.spec(format, vk::ImageCreateFlags::empty());
     let image = gpu.image(&ImageSpec { extent: [300, 300, 1], levels: 3, ..base })?;
-    let mut guard = vk::SparseImageMemoryRequirements::default();
-    guard.image_mip_tail_size = 0x5a5a;
+    let guard = vk::SparseImageMemoryRequirements { image_mip_tail_size: 0x5a5a, ..Default::default() };
     let mut all = [guard; 8];
     let fp = gpu.raw.fp_v1_0();
     for room in [0_u32, 1, 8] {
