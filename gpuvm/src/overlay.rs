@@ -35,6 +35,7 @@ impl<O: Copy + Eq> Overlay<O> {
     }
 
     /// Lays a request over those before it.
+    #[inline]
     pub(crate) fn push(&mut self, start: u64, end: u64, kind: OpKind<O>) {
         if let Some(last) = self.pieces.last_mut() {
             if last.end == start && last.kind.advance(start - last.start) == kind {

@@ -45,6 +45,7 @@ impl<O: Copy + Eq> Planner<O> {
     /// [`VmError::Empty`], [`VmError::Overflow`] (of the address or the object offset) and [`VmError::Misaligned`].
     /// Whether the range is in the VM is for the VM to say. A refused want is not in the plan, those before it are;
     /// [`Planner::clear`] drops them.
+    #[inline]
     pub fn want(&mut self, range: VaRange, kind: OpKind<O>) -> Result<(), VmError> {
         let mut offset = 0;
         let mut kind = kind;

@@ -7,10 +7,9 @@ use crate::chain;
 use crate::device::{Device, Sparse};
 use crate::image::Image;
 use crate::layout::{BLOCK, BoxError};
-use crate::memory::{Memory, MemoryError};
+use crate::memory::MemoryError;
 use ash::vk;
 use gpuvm::{OpKind, VaRange};
-use std::sync::Arc;
 use thiserror::Error;
 
 /// A bind that breaks a rule of the Vulkan specification, or names memory that cannot be bound.
@@ -70,7 +69,16 @@ const ASPECT: DecodeError = DecodeError::Rule(
 pub struct Decoder<'a> {
     device: &'a Device,
     sparse: &'a Sparse,
-    last: Option<(vk::DeviceMemory, Arc<Memory>, BoId)>,
+    last: Option<Bindable>,
+}
+
+/// Memory that was looked up.
+#[derive(Clone, Copy)]
+struct Bindable {
+    memory: vk::DeviceMemory,
+    object: BoId,
+    /// Bytes.
+    bindable: u64,
 }
 
 impl<'a> Decoder<'a> {
@@ -129,9 +137,6 @@ impl<'a> Decoder<'a> {
     ) -> Result<(), DecodeError> {
         wants.reserve(binds.len());
         for bind in binds {
-            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
-                return Err(METADATA);
-            }
             let size = checked_size(bind, buffer.range.len, buffer.size)?;
             let kind = self.backing(bind.memory, bind.memory_offset, size)?;
             wants.push(Want {
@@ -150,9 +155,6 @@ impl<'a> Decoder<'a> {
         wants: &mut Vec<Want>,
     ) -> Result<(), DecodeError> {
         for bind in binds {
-            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
-                return Err(METADATA);
-            }
             let size = checked_size(bind, image.size, image.size)?;
             let mut kind = self.backing(bind.memory, bind.memory_offset, size)?;
             let (mut offset, mut left) = (bind.resource_offset, size);
@@ -220,21 +222,23 @@ impl<'a> Decoder<'a> {
         if memory == vk::DeviceMemory::null() {
             return Ok(OpKind::Null);
         }
-        let (record, object) = match &self.last {
-            Some((last, record, object)) if *last == memory => (record, *object),
-            _ => {
-                let record = self.sparse.memories.get(memory).ok_or(DecodeError::UnknownMemory(memory))?;
-                let object = record
-                    .object(self.device, self.sparse, memory)
-                    .map_err(|error| DecodeError::Memory { memory, error })?;
-                let (_, record, object) = self.last.insert((memory, record, object));
-                (&*record, *object)
-            }
+        let last = match self.last {
+            Some(last) if last.memory == memory => last,
+            _ => self.look_up(memory)?,
         };
-        if offset.checked_add(len).is_none_or(|end| end > record.bindable()) {
+        if offset.checked_add(len).is_none_or(|end| end > last.bindable) {
             return Err(MEMORY_OUTSIDE);
         }
-        Ok(OpKind::Map { object, offset })
+        Ok(OpKind::Map { object: last.object, offset })
+    }
+
+    #[cold]
+    fn look_up(&mut self, memory: vk::DeviceMemory) -> Result<Bindable, DecodeError> {
+        let record = self.sparse.memories.get(memory).ok_or(DecodeError::UnknownMemory(memory))?;
+        let object = record
+            .object(self.device, self.sparse, memory)
+            .map_err(|error| DecodeError::Memory { memory, error })?;
+        Ok(*self.last.insert(Bindable { memory, object, bindable: record.bindable() }))
     }
 }
 
@@ -246,7 +250,22 @@ fn advance(kind: &mut OpKind<BoId>, len: u64) {
 
 /// The bytes that a bind of a linear resource covers. `bindable` is the resource's size in whole blocks; a bind may also end where the
 /// application's own size (`asked`) ends, and then means the whole last block.
+#[inline]
 fn checked_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> Result<u64, DecodeError> {
+    let aligned = (bind.resource_offset | bind.size | bind.memory_offset) % BLOCK == 0;
+    let inside = bind.resource_offset < bindable && bind.size <= bindable - bind.resource_offset;
+    if aligned && inside && bind.size != 0 && bind.flags.is_empty() {
+        return Ok(bind.size);
+    }
+    checked_odd_size(bind, bindable, asked)
+}
+
+/// As [`checked_size`]: the binds that are not plainly right, rule by rule.
+#[cold]
+fn checked_odd_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> Result<u64, DecodeError> {
+    if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
+        return Err(METADATA);
+    }
     if bind.size == 0 {
         return Err(SIZE_ZERO);
     }

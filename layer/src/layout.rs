@@ -95,6 +95,15 @@ pub enum BoxError {
     Outside,
 }
 
+/// Quotient and rest. Nearly every block extent is a power of two, and a division for each axis of each bind would be seen.
+fn divide(value: u32, block: u32) -> (u32, u32) {
+    if block.is_power_of_two() {
+        (value >> block.trailing_zeros(), value & (block - 1))
+    } else {
+        (value / block, value % block)
+    }
+}
+
 impl PlaneLayout {
     /// Lays a plane out.
     ///
@@ -138,28 +147,37 @@ impl PlaneLayout {
         let mut first = [0; 3];
         let mut count = [0; 3];
         let axes = [
-            (offset.x, extent.width, self.granularity.width, in_level.extent.width),
-            (offset.y, extent.height, self.granularity.height, in_level.extent.height),
-            (offset.z, extent.depth, self.granularity.depth, in_level.extent.depth),
+            (offset.x, extent.width, self.granularity.width, in_level.extent.width, in_level.blocks.width),
+            (
+                offset.y,
+                extent.height,
+                self.granularity.height,
+                in_level.extent.height,
+                in_level.blocks.height,
+            ),
+            (offset.z, extent.depth, self.granularity.depth, in_level.extent.depth, in_level.blocks.depth),
         ];
-        for (axis, (offset, extent, block, size)) in axes.into_iter().enumerate() {
+        for (axis, (offset, extent, block, size, total)) in axes.into_iter().enumerate() {
             let offset = u32::try_from(offset).map_err(|_| BoxError::Outside)?;
             if extent == 0 {
                 return Err(BoxError::Empty);
             }
-            if offset % block != 0 {
+            let (at, rest) = divide(offset, block);
+            if rest != 0 {
                 return Err(BoxError::Offset);
             }
             let end = offset.checked_add(extent).ok_or(BoxError::Outside)?;
+            let (blocks, rest) = divide(extent, block);
+            let blocks = blocks + u32::from(rest != 0);
             // A last block may be named whole although only part of it lies in the level.
-            if end > size.next_multiple_of(block) {
+            if blocks > total - at.min(total) {
                 return Err(BoxError::Outside);
             }
-            if extent % block != 0 && end < size {
+            if rest != 0 && end < size {
                 return Err(BoxError::Extent);
             }
-            first[axis] = offset / block;
-            count[axis] = extent.div_ceil(block);
+            first[axis] = at;
+            count[axis] = blocks;
         }
         Ok(BlockBox { level, layer, first, count })
     }
