@@ -90,18 +90,23 @@ impl<O: Copy + Eq> Planner<O> {
         let mut ops = core::mem::take(&mut self.spare);
         let mut content = Content::new(vm.tree());
         let mut run: Option<Run<O>> = None;
-        let mut finish = |run: Option<Run<O>>| {
-            if let Some(mut run) = run {
-                run.compare(&mut content);
-                ops.extend(run.op());
-            }
+        let mut finish = |run: &mut Run<O>| {
+            run.compare(&mut content);
+            ops.extend(run.op());
         };
+        // A run stays where it is until it is finished: moving it would be most of the work of a short one.
         let overlapped = self.overlay.visit(|start, end, kind| {
-            if !run.as_mut().is_some_and(|run| run.try_extend(start, end, kind)) {
-                finish(run.replace(Run::new(start, end, kind)));
+            if let Some(run) = &mut run {
+                if run.try_extend(start, end, kind) {
+                    return;
+                }
+                finish(run);
             }
+            run = Some(Run::new(start, end, kind));
         });
-        finish(run);
+        if let Some(run) = &mut run {
+            finish(run);
+        }
         let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops: self.policy.max_ops.max(1) };
         self.clear();
         plan

@@ -249,9 +249,16 @@ impl<V: Copy> Tree<V> {
         self.floor_in(self.home(key).leaf, key)
     }
 
-    /// [`Tree::floor`] for a key that is likely in the leaf of `near`.
+    /// [`Tree::floor`] for a key that is likely behind the entry at `near`, or else in its leaf.
     pub(crate) fn floor_near(&self, near: Cursor, key: u64) -> Cursor {
         let leaf = &self.leaves[near.leaf];
+        if let Some(&[from, to]) = leaf.keys.0.get(near.index + 1..).and_then(|keys| keys.first_chunk())
+            && from <= key
+            && key < to
+            && near.index + 2 < leaf.len()
+        {
+            return Cursor { leaf: near.leaf, index: near.index + 1 };
+        }
         let here = leaf.keys.0[0] <= key
             && (leaf.items.is_empty()
                 || key <= leaf.keys.0[leaf.len() - 1]
@@ -293,8 +300,8 @@ impl<V: Copy> Tree<V> {
         let Cursor { mut leaf, mut index } = cursor;
         while leaf != NONE {
             let node = &self.leaves[leaf];
-            for (index, (&key, value)) in node.keys.0.iter().zip(&node.items).enumerate().skip(index) {
-                if !visit(Cursor { leaf, index }, key, value) {
+            for (index, value) in (index..).zip(&node.items[index..]) {
+                if !visit(Cursor { leaf, index }, node.keys.0[index], value) {
                     return;
                 }
             }
