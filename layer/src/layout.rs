@@ -96,6 +96,7 @@ pub enum BoxError {
 }
 
 /// Quotient and rest. Nearly every block extent is a power of two, and a division for each axis of each bind would be seen.
+#[inline]
 fn divide(value: u32, block: u32) -> (u32, u32) {
     if block.is_power_of_two() {
         (value >> block.trailing_zeros(), value & (block - 1))
@@ -133,6 +134,7 @@ impl PlaneLayout {
     }
 
     /// The blocks that a box of texels covers.
+    #[inline]
     pub fn blocks_of(
         &self,
         level: u32,
@@ -184,6 +186,7 @@ impl PlaneLayout {
 
     /// The byte ranges of a box, in the order in which its memory is laid out (x, then y, then z); each is a run of blocks in x,
     /// longer where rows or slices continue. Calls `run(offset in the plane, bytes)`.
+    #[inline]
     pub fn runs(&self, blocks: &BlockBox, mut run: impl FnMut(u64, u64)) {
         let level = &self.levels[blocks.level as usize];
         let base = level.offset + u64::from(blocks.layer) * level.layer_stride;
