@@ -3,12 +3,12 @@
 //! Better than the driver's own sparse buffers: alignment and size are the layer's, and reads of storage texel buffers come right.
 
 use crate::chain::ChainCopy;
-use crate::device::{Device, Sparse, WindowError, on_device};
+use crate::device::{Device, Sparse, on_device};
 use crate::layout::BLOCK;
 use crate::reservation::Reservation;
+use crate::resource::{self, CreateError};
 use ash::vk;
 use gpuvm::VaRange;
-use thiserror::Error;
 
 /// The flags that make a buffer sparse.
 const SPARSE: vk::BufferCreateFlags = vk::BufferCreateFlags::from_raw(
@@ -29,32 +29,6 @@ pub struct Buffer {
     memory: vk::DeviceMemory,
     /// Dropped last.
     _reservation: Reservation,
-}
-
-/// Why a sparse buffer could not be made.
-#[derive(Debug, Error)]
-enum CreateError {
-    #[error("{0}")]
-    Rule(&'static str),
-    #[error("{call} failed: {result}")]
-    Driver { call: &'static str, result: vk::Result },
-    #[error("no {0:#x} bytes of address space are left")]
-    AddressSpace(u64),
-    #[error("the driver put the buffer at {driver:#x}, not at {expected:#x}")]
-    Place { driver: u64, expected: u64 },
-    #[error(transparent)]
-    Window(#[from] WindowError),
-}
-
-impl CreateError {
-    fn result(&self) -> vk::Result {
-        match self {
-            Self::Rule(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
-            Self::Driver { result, .. } => *result,
-            Self::AddressSpace(_) | Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            Self::Place { .. } => vk::Result::ERROR_INITIALIZATION_FAILED,
-        }
-    }
 }
 
 /// What a sparse buffer of `size` bytes needs: whole blocks. The driver's answer for the plain buffer gives the memory types.
@@ -215,17 +189,9 @@ pub(crate) unsafe extern "system" fn create_buffer(
             return unsafe { (d.next.fp_v1_0().create_buffer)(device, info, allocator, buffer) };
         };
         // SAFETY: as above.
-        match unsafe { create(d, sparse, create_info, allocator.as_ref()) } {
-            Ok((handle, record)) => {
-                sparse.buffers.insert(handle, record);
-                // SAFETY: as above.
-                unsafe { *buffer = handle };
-                vk::Result::SUCCESS
-            }
-            Err(error) => {
-                tracing::error!("vkCreateBuffer: {error}");
-                error.result()
-            }
+        unsafe {
+            let made = create(d, sparse, create_info, allocator.as_ref());
+            resource::hand_out("vkCreateBuffer", made, &sparse.buffers, buffer)
         }
     })
 }

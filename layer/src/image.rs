@@ -2,14 +2,14 @@
 
 use crate::arrays::write_array;
 use crate::chain::ChainCopy;
-use crate::device::{Device, Sparse, WindowError, on_device};
+use crate::device::{Device, Sparse, on_device};
 use crate::format::{self, Plane};
-use crate::icd::lavapipe::{LearnError, PlanePlace};
+use crate::icd::lavapipe::PlanePlace;
 use crate::layout::PlaneLayout;
 use crate::report;
 use crate::residency::Residency;
+use crate::resource::{self, CreateError};
 use ash::vk;
-use thiserror::Error;
 
 /// The flags that make an image sparse.
 const SPARSE: vk::ImageCreateFlags = vk::ImageCreateFlags::from_raw(
@@ -41,35 +41,6 @@ pub struct ImagePlane {
 unsafe impl Send for Image {}
 // SAFETY: as above.
 unsafe impl Sync for Image {}
-
-/// Why a sparse image could not be made.
-#[derive(Debug, Error)]
-enum CreateError {
-    #[error("{0}")]
-    Rule(&'static str),
-    #[error(
-        "{0:?} has no sparse residency of this kind (vkGetPhysicalDeviceSparseImageFormatProperties says so)"
-    )]
-    Format(vk::Format),
-    #[error("{call} failed: {result}")]
-    Driver { call: &'static str, result: vk::Result },
-    #[error("the place of the image is not what the layer expected: {0}")]
-    Learn(#[from] LearnError),
-    #[error(transparent)]
-    Window(#[from] WindowError),
-}
-
-impl CreateError {
-    fn result(&self) -> vk::Result {
-        match self {
-            Self::Rule(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
-            Self::Format(_) => vk::Result::ERROR_FORMAT_NOT_SUPPORTED,
-            Self::Driver { result, .. } => *result,
-            Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            Self::Learn(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
-        }
-    }
-}
 
 /// The rules of VkImageCreateInfo that concern sparse binding.
 fn check(info: &vk::ImageCreateInfo<'_>, enabled: &vk::PhysicalDeviceFeatures) -> Result<(), CreateError> {
@@ -241,17 +212,9 @@ pub(crate) unsafe extern "system" fn create_image(
             return unsafe { (d.next.fp_v1_0().create_image)(device, info, allocator, image) };
         };
         // SAFETY: as above.
-        match unsafe { create(d, sparse, create_info, allocator.as_ref()) } {
-            Ok((handle, record)) => {
-                sparse.images.insert(handle, record);
-                // SAFETY: as above.
-                unsafe { *image = handle };
-                vk::Result::SUCCESS
-            }
-            Err(error) => {
-                tracing::error!("vkCreateImage: {error}");
-                error.result()
-            }
+        unsafe {
+            let made = create(d, sparse, create_info, allocator.as_ref());
+            resource::hand_out("vkCreateImage", made, &sparse.images, image)
         }
     })
 }

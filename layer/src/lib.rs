@@ -27,6 +27,7 @@ mod queue;
 mod report;
 mod reservation;
 mod residency;
+mod resource;
 mod semaphore;
 mod stats;
 mod vk_registry;
