@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use tempfile::TempDir;
 
-const LIBRARY: &str = "libVkLayer_tessera.so";
+const LIBRARY_NAME: &str = "libVkLayer_tessera.so";
 
 /// The folder that holds the artefacts of the profile that this test was built with.
 fn profile_folder() -> PathBuf {
@@ -15,8 +16,13 @@ fn profile_folder() -> PathBuf {
     this.ancestors().nth(2).expect("a test lies in the deps folder of its profile").to_owned()
 }
 
-/// The layer's library: named in the environment, or built now (an old one would test something else).
-fn library() -> PathBuf {
+/// The layer's library: named in the environment, or built now, once (an old one would test something else).
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(find_library)
+}
+
+fn find_library() -> PathBuf {
     if let Some(path) = std::env::var_os("TESSERA_LAYER_LIB") {
         return path.into();
     }
@@ -32,7 +38,7 @@ fn library() -> PathBuf {
     cargo.arg("--target-dir").arg(folder.parent().expect("a profile folder lies in the target folder"));
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the layer does not build");
-    folder.join(LIBRARY)
+    folder.join(LIBRARY_NAME)
 }
 
 /// A folder with a manifest for the library.

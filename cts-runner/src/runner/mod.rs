@@ -106,6 +106,9 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
         .iter()
         .map(|&listening| Settings { kernel: arguments.kernel, unbound: arguments.unbound, listening })
         .collect();
+    if arguments.negative_control && !settings.iter().all(Settings::emulated) {
+        bail!("--negative-control needs an emulated kernel: only these can be told to map nothing");
+    }
     for settings in &settings {
         probe(arguments, settings)?;
     }
