@@ -98,8 +98,9 @@ impl Instance {
                 tracing::info!("{name:?}: sparse binding is tessera's, executed by an emulated panthor");
                 true
             }
+            // The one driver that could be served cannot: that is worth a line even in a quiet log.
             Err(error) => {
-                tracing::info!("{name:?}: left alone, {error}");
+                tracing::error!("{name:?}: left alone, {error}");
                 false
             }
         }
