@@ -192,17 +192,18 @@ impl<'a> Decoder<'a> {
                 image.planes.iter().find(|plane| !aspects.is_empty() && plane.aspects.contains(aspects));
             let plane = plane.ok_or(ASPECT)?;
             let layout = plane.layout.as_ref().ok_or(ASPECT)?;
-            let blocks = layout.blocks_of(
-                bind.subresource.mip_level,
-                bind.subresource.array_layer,
-                bind.offset,
-                bind.extent,
-            )?;
             if bind.memory != vk::DeviceMemory::null() && bind.memory_offset % BLOCK != 0 {
                 return Err(MISALIGNED);
             }
-            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.bytes())?;
             let base = plane.place.range.start;
+            let vk::ImageSubresource { mip_level, array_layer, .. } = bind.subresource;
+            if let Some(at) = layout.single_block(mip_level, array_layer, bind.offset, bind.extent) {
+                let kind = self.backing(bind.memory, bind.memory_offset, BLOCK)?;
+                wants.push(Want { range: VaRange { start: base + at, len: BLOCK }, kind });
+                continue;
+            }
+            let blocks = layout.blocks_of(mip_level, array_layer, bind.offset, bind.extent)?;
+            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.bytes())?;
             layout.runs(&blocks, |offset, len| {
                 wants.push(Want { range: VaRange { start: base + offset, len }, kind });
                 advance(&mut kind, len);

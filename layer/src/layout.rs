@@ -133,6 +133,32 @@ impl PlaneLayout {
         Self { granularity, levels, layers, size: offset }
     }
 
+    /// Bytes from the start of the plane to the one whole block that the box is: the bind that games make by the thousand. `None` for
+    /// any other box, and any that breaks a rule; [`Self::blocks_of`] tells them apart.
+    #[inline]
+    pub fn single_block(
+        &self,
+        level: u32,
+        layer: u32,
+        offset: vk::Offset3D,
+        extent: vk::Extent3D,
+    ) -> Option<u64> {
+        if extent != self.granularity || layer >= self.layers {
+            return None;
+        }
+        let level = self.levels.get(level as usize)?;
+        // A negative offset becomes a block far outside.
+        let (x, across) = divide(offset.x as u32, extent.width);
+        let (y, down) = divide(offset.y as u32, extent.height);
+        let (z, deep) = divide(offset.z as u32, extent.depth);
+        let blocks = level.blocks;
+        let inside = x < blocks.width && y < blocks.height && z < blocks.depth;
+        let [x, y, z, width, height] = [x, y, z, blocks.width, blocks.height].map(u64::from);
+        (inside && across | down | deep == 0).then(|| {
+            level.offset + u64::from(layer) * level.layer_stride + ((z * height + y) * width + x) * BLOCK
+        })
+    }
+
     /// The blocks that a box of texels covers.
     #[inline]
     pub fn blocks_of(
@@ -290,7 +316,16 @@ mod tests {
                 }
             }
             prop_assert_eq!(got.len() as u64 * BLOCK, wanted.bytes());
-            prop_assert_eq!(got, expected);
+            prop_assert_eq!(&got, &expected);
+            // The short way to one block comes to the same place, and leaves everything else to the long way.
+            let at = |axis: usize, size: u32| (first[axis] * size) as i32;
+            let offset = vk::Offset3D { x: at(0, 32), y: at(1, 32), z: at(2, 16) };
+            let single = |offset, extent| plane.single_block(level, wanted.layer, offset, extent);
+            prop_assert_eq!(single(offset, block), Some(got[0]));
+            prop_assert_eq!(single(vk::Offset3D { x: offset.x + 1, ..offset }, block), None);
+            prop_assert_eq!(single(vk::Offset3D { y: (blocks.height * 32) as i32, ..offset }, block), None);
+            prop_assert_eq!(single(vk::Offset3D { z: -16, ..offset }, block), None);
+            prop_assert_eq!(single(offset, extent(64, 32, 16)), None);
         }
     }
 }
