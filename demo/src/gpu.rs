@@ -454,3 +454,28 @@ pub(crate) fn layer_listed(name: &CStr) -> bool {
     let layers = unsafe { entry.enumerate_instance_layer_properties() }.unwrap_or_default();
     layers.iter().any(|layer| layer.layer_name_as_c_str() == Ok(name))
 }
+
+/// Everything before happens before everything after, for all of an image of `levels` levels.
+pub(crate) fn transition(
+    device: &ash::Device,
+    commands: vk::CommandBuffer,
+    image: vk::Image,
+    levels: u32,
+    from: vk::ImageLayout,
+    to: vk::ImageLayout,
+) {
+    let barriers = [vk::ImageMemoryBarrier2::default()
+        .src_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
+        .src_access_mask(vk::AccessFlags2::MEMORY_WRITE)
+        .dst_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
+        .dst_access_mask(vk::AccessFlags2::MEMORY_READ | vk::AccessFlags2::MEMORY_WRITE)
+        .old_layout(from)
+        .new_layout(to)
+        .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+        .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+        .image(image)
+        .subresource_range(colour_range(levels))];
+    let dependency = vk::DependencyInfo::default().image_memory_barriers(&barriers);
+    // SAFETY: the command buffer is being recorded outside of rendering, the image is of its device.
+    unsafe { device.cmd_pipeline_barrier2(commands, &dependency) };
+}

@@ -4,7 +4,7 @@ use anyhow::Result;
 use ash::vk;
 
 use crate::camera::Camera;
-use crate::gpu::{FORMAT, Gpu, HostBuffer, Image, colour_range};
+use crate::gpu::{FORMAT, Gpu, HostBuffer, Image, transition};
 use crate::pool::{Layout, Tile};
 use crate::texture::{Texture, record_host_read};
 
@@ -247,7 +247,7 @@ impl Renderer {
     /// Copies the new residency map. The old one may be forgotten.
     fn record_residency(&self, device: &ash::Device, commands: vk::CommandBuffer) {
         let copied = vk::ImageLayout::TRANSFER_DST_OPTIMAL;
-        transition(device, commands, self.residency.image, vk::ImageLayout::UNDEFINED, copied);
+        transition(device, commands, self.residency.image, 1, vk::ImageLayout::UNDEFINED, copied);
         // SAFETY: the command buffer is being recorded; buffer and image have a byte for each cell.
         unsafe {
             device.cmd_copy_buffer_to_image(
@@ -258,7 +258,14 @@ impl Renderer {
                 &[whole_image(self.layout.tiles(0), self.layout.tiles(0))],
             );
         }
-        transition(device, commands, self.residency.image, copied, vk::ImageLayout::SHADER_READ_ONLY_OPTIMAL);
+        transition(
+            device,
+            commands,
+            self.residency.image,
+            1,
+            copied,
+            vk::ImageLayout::SHADER_READ_ONLY_OPTIMAL,
+        );
     }
 
     fn record_picture(&self, device: &ash::Device, commands: vk::CommandBuffer, view: &View) {
@@ -279,7 +286,7 @@ impl Renderer {
             ..Default::default()
         };
         let point = vk::PipelineBindPoint::GRAPHICS;
-        transition(device, commands, self.picture.image, vk::ImageLayout::UNDEFINED, drawn);
+        transition(device, commands, self.picture.image, 1, vk::ImageLayout::UNDEFINED, drawn);
         self.push(device, commands, view, point);
         // SAFETY: the command buffer is being recorded; all objects are of its device and the triangle covers the picture.
         unsafe {
@@ -290,7 +297,7 @@ impl Renderer {
             device.cmd_draw(commands, 3, 1, 0, 0);
             device.cmd_end_rendering(commands);
         }
-        transition(device, commands, self.picture.image, drawn, copied);
+        transition(device, commands, self.picture.image, 1, drawn, copied);
         // SAFETY: as above; the buffer has four bytes for each pixel.
         unsafe {
             device.cmd_copy_image_to_buffer(
@@ -384,30 +391,4 @@ fn whole_image(width: u32, height: u32) -> vk::BufferImageCopy {
             layer_count: 1,
         })
         .image_extent(vk::Extent3D { width, height, depth: 1 })
-}
-
-/// Everything before happens before everything after, for one image of one level. These images are small beside the rest.
-fn transition(
-    device: &ash::Device,
-    commands: vk::CommandBuffer,
-    image: vk::Image,
-    from: vk::ImageLayout,
-    to: vk::ImageLayout,
-) {
-    let barriers = [vk::ImageMemoryBarrier2::default()
-        .src_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
-        .src_access_mask(vk::AccessFlags2::MEMORY_WRITE)
-        .dst_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
-        .dst_access_mask(vk::AccessFlags2::MEMORY_READ | vk::AccessFlags2::MEMORY_WRITE)
-        .old_layout(from)
-        .new_layout(to)
-        .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-        .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-        .image(image)
-        .subresource_range(colour_range(1))];
-    // SAFETY: the command buffer is being recorded outside of rendering, the image is of its device.
-    unsafe {
-        device
-            .cmd_pipeline_barrier2(commands, &vk::DependencyInfo::default().image_memory_barriers(&barriers))
-    };
 }

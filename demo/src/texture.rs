@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use ash::vk;
 
 use crate::content::Painter;
-use crate::gpu::{FORMAT, Gpu, HostBuffer, TEXTURE_USAGE, colour_range};
+use crate::gpu::{FORMAT, Gpu, HostBuffer, TEXTURE_USAGE, transition};
 use crate::pool::{Layout, Load, TILE, TILE_BYTES, Tile};
 
 /// A sparse residency image, the memory of its pool and of its mip tail.
@@ -218,24 +218,7 @@ impl Texture {
         from: vk::ImageLayout,
         to: vk::ImageLayout,
     ) {
-        let barriers = [vk::ImageMemoryBarrier2::default()
-            .src_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
-            .src_access_mask(vk::AccessFlags2::MEMORY_WRITE)
-            .dst_stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
-            .dst_access_mask(vk::AccessFlags2::MEMORY_READ | vk::AccessFlags2::MEMORY_WRITE)
-            .old_layout(from)
-            .new_layout(to)
-            .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-            .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-            .image(self.image)
-            .subresource_range(colour_range(self.layout.levels()))];
-        // SAFETY: the command buffer is being recorded, the image is of its device.
-        unsafe {
-            device.cmd_pipeline_barrier2(
-                commands,
-                &vk::DependencyInfo::default().image_memory_barriers(&barriers),
-            )
-        };
+        transition(device, commands, self.image, self.layout.levels(), from, to);
     }
 
     /// Reads tiles back (at most [`READBACK_TILES`], each with its place in the pool) and returns those that differ from what

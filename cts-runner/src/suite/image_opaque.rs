@@ -1,6 +1,6 @@
 //! Opaque binding of whole images: every type, formats of every class, in one piece and in many.
 
-use super::image_rig::compare_images;
+use super::image_rig::{FLAT_FORMATS, compare_images};
 use super::random::Random;
 use super::{Case, Ctx};
 use crate::gpu::{Batch, Format, Gpu, ImageSpec, Need, find_format, level_extent, memory_bind, region};
@@ -66,25 +66,9 @@ const SEVERAL: &[(&str, vk::Format, Aspects)] = &[
 ];
 
 pub(crate) fn add(cases: &mut Vec<Case>) {
-    const FLAT: &[&str] = &[
-        "r8_uint",
-        "r16_uint",
-        "r32_uint",
-        "rgba8_unorm",
-        "rg32_uint",
-        "rgba16_uint",
-        "rgba32_uint",
-        "bc1",
-        "bc3",
-        "bc4",
-        "bc7",
-        "d16_unorm",
-        "d32_sfloat",
-        "s8_uint",
-    ];
     const OTHERS: &[&str] = &["r8_uint", "r16_uint", "r32_uint", "rg32_uint", "rgba32_uint"];
     for shape in SHAPES {
-        for name in if shape.name == "2d" { FLAT } else { OTHERS } {
+        for name in if shape.name == "2d" { FLAT_FORMATS } else { OTHERS } {
             let format = find_format(name);
             let needs: &[Need] = if format.is_compressed() { &[Need::TextureBc] } else { &[] };
             let case = format!("image.opaque.{}.{name}", shape.name);

@@ -1,6 +1,6 @@
 //! Sparse residency of images: every shape, level and block size; tiles bound together, one by one and in boxes.
 
-use super::image_rig::{ImageRig, TileBox, granularity};
+use super::image_rig::{FLAT_FORMATS, ImageRig, TileBox, granularity};
 use super::random::Random;
 use super::{Case, Ctx};
 use crate::gpu::{Batch, Format, Gpu, ImageSpec, Need, find_format, level_extent};
@@ -95,25 +95,9 @@ enum Mode {
 }
 
 pub(crate) fn add(cases: &mut Vec<Case>) {
-    const FLAT: &[&str] = &[
-        "r8_uint",
-        "r16_uint",
-        "r32_uint",
-        "rgba8_unorm",
-        "rg32_uint",
-        "rgba16_uint",
-        "rgba32_uint",
-        "bc1",
-        "bc3",
-        "bc4",
-        "bc7",
-        "d16_unorm",
-        "d32_sfloat",
-        "s8_uint",
-    ];
     const OTHERS: &[&str] = &["r8_uint", "r16_uint", "r32_uint", "rg32_uint", "rgba32_uint", "bc1", "bc3"];
     for shape in Shape::ALL {
-        let formats = if shape == Shape::Flat { FLAT } else { OTHERS };
+        let formats = if shape == Shape::Flat { FLAT_FORMATS } else { OTHERS };
         for (index, name) in formats.iter().enumerate() {
             let format = find_format(name);
             let needs = needs(shape, format);

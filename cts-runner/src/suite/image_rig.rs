@@ -7,6 +7,24 @@ use crate::gpu::{
 use crate::outcome::{Outcome, check, fail};
 use ash::vk;
 
+/// The formats that 2D images are tried with: one a texel size, block-compressed, depth and stencil.
+pub(crate) const FLAT_FORMATS: &[&str] = &[
+    "r8_uint",
+    "r16_uint",
+    "r32_uint",
+    "rgba8_unorm",
+    "rg32_uint",
+    "rgba16_uint",
+    "rgba32_uint",
+    "bc1",
+    "bc3",
+    "bc4",
+    "bc7",
+    "d16_unorm",
+    "d32_sfloat",
+    "s8_uint",
+];
+
 /// One sparse block of an image, or one level of its mip tail.
 struct Tile {
     level: u32,
