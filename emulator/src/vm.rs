@@ -1,10 +1,10 @@
 //! A GPU's address space: page table, the objects it refers to, and the process memory that shows it. Knows no driver.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 
 use crate::drm::Device;
@@ -56,7 +56,7 @@ struct Slot {
 struct Slots {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    by_object: HashMap<u64, u32>,
+    by_object: FxHashMap<u64, u32>,
     /// The slot that was asked for last: binds come in bursts of one object.
     last: Option<u32>,
 }

@@ -4,7 +4,8 @@ use crate::residency::Residency;
 use gpuvm::{Mapping, Op, OpKind, Plan, Planner, Policy, Target, VaRange, VmError};
 use kmd::{BindOp, BindTarget, Errno, GemHandle, Refused};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use thiserror::Error;
 
@@ -59,7 +60,7 @@ pub struct AddressSpace {
 struct State {
     mirror: gpuvm::Vm<BoId>,
     planner: Planner<BoId>,
-    objects: HashMap<BoId, GemHandle>,
+    objects: FxHashMap<BoId, GemHandle>,
     next_object: u32,
     /// By start address: the ranges that belong to resources.
     windows: BTreeMap<u64, Window>,
@@ -88,7 +89,7 @@ impl AddressSpace {
         let state = State {
             mirror: gpuvm::Vm::new(range, None)?,
             planner: Planner::new(policy),
-            objects: HashMap::new(),
+            objects: FxHashMap::default(),
             next_object: 0,
             windows: BTreeMap::new(),
             batch: Vec::new(),
@@ -281,7 +282,7 @@ fn continues(last: &Mapping<GemHandle>, range: &VaRange, target: &Target<GemHand
         }
 }
 
-fn to_kernel(op: &Op<BoId>, objects: &HashMap<BoId, GemHandle>) -> BindOp {
+fn to_kernel(op: &Op<BoId>, objects: &FxHashMap<BoId, GemHandle>) -> BindOp {
     let target = match op.kind {
         OpKind::Map { object, offset } => match objects.get(&object) {
             Some(&bo) => BindTarget::Map { bo, offset },

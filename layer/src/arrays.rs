@@ -1,11 +1,11 @@
 //! Arrays as Vulkan passes them: a count and a pointer.
 
-/// A slice of the application's, which may be null when it is empty.
+/// A slice of the application's; empty where the pointer is null.
 ///
 /// # Safety
-/// `pointer` is an array of `count` elements, or `count` is 0.
+/// `pointer` is an array of `count` elements, or null, or `count` is 0.
 pub unsafe fn slice<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
-    if count == 0 {
+    if count == 0 || pointer.is_null() {
         return &[];
     }
     // SAFETY: the caller's promise.

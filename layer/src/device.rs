@@ -21,7 +21,7 @@ use emulator::PanthorNode;
 use gpuvm::VaRange;
 use kmd::panthor::PanthorVm;
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use thiserror::Error;
@@ -66,7 +66,7 @@ pub enum WindowError {
     Bind(#[from] BindError),
 }
 
-static DEVICES: LazyLock<RwLock<HashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
+static DEVICES: LazyLock<RwLock<FxHashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
 
 fn find(key: DispatchKey) -> Option<Arc<Device>> {
     DEVICES.read().get(&key).cloned()
@@ -116,7 +116,7 @@ impl Sparse {
             images: Table::default(),
             queues: Table::default(),
             timelines: Table::default(),
-            stats: Stats::default(),
+            stats: Stats::new(config.stats.is_some()),
             claimed: AtomicU64::new(0),
         })
     }

@@ -1,12 +1,12 @@
 //! Tables from Vulkan handles to what the layer keeps of them.
 
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 /// A table that several threads use: look-ups share, and what they find outlives a removal.
-pub struct Table<H, T>(RwLock<HashMap<H, Arc<T>>>);
+pub struct Table<H, T>(RwLock<FxHashMap<H, Arc<T>>>);
 
 impl<H: Copy + Eq + Hash, T> Table<H, T> {
     pub fn insert(&self, handle: H, value: T) {

@@ -10,13 +10,12 @@ use crate::arrays::slice;
 use crate::chain;
 use crate::decode::Decoder;
 use crate::device::{Device, Sparse, on_device};
-use crate::semaphore;
+use crate::semaphore::{self, Points};
 use ash::vk;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 /// How long a worker waits at a time before it looks whether its device is being destroyed, in nanoseconds.
 const PATIENCE: u64 = 50_000_000;
@@ -54,28 +53,6 @@ struct Group<'a> {
     waits: Points<'a>,
     wants: Vec<Want>,
     signals: Points<'a>,
-}
-
-/// Semaphores with their timeline values (all 0 where the application gave none).
-#[derive(Default)]
-struct Points<'a> {
-    semaphores: &'a [vk::Semaphore],
-    values: Vec<u64>,
-}
-
-impl<'a> Points<'a> {
-    /// # Safety
-    /// The arrays are valid.
-    unsafe fn new(semaphores: *const vk::Semaphore, count: u32, values: Option<(*const u64, u32)>) -> Self {
-        let read = |n: u32| match values {
-            // SAFETY: the caller's promise; `n` is below the number of values.
-            Some((values, count)) if n < count && !values.is_null() => unsafe { *values.add(n as usize) },
-            _ => 0,
-        };
-        let values = (0..count).map(read).collect();
-        // SAFETY: the caller's promise.
-        Self { semaphores: unsafe { slice(semaphores, count) }, values }
-    }
 }
 
 /// Decodes all batches of a call into groups, with `buffer` for their wants; a rule broken anywhere leaves everything as it was.
@@ -163,27 +140,25 @@ impl Queue {
         group: Group<'_>,
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
-        if self.is_idle() && semaphore::reached(d, sparse, group.waits.semaphores, &group.waits.values) {
-            let started = Instant::now();
-            let bound = sparse.address_space.bind(&group.wants);
-            sparse.stats.note_bind(started.elapsed());
+        if self.is_idle() && semaphore::reached(d, sparse, group.waits) {
+            let bound = sparse.stats.bind(|| sparse.address_space.bind(&group.wants));
             self.give_back(group.wants);
             bound.map_err(|error| {
                 tracing::error!("vkQueueBindSparse: {error}");
                 sparse.bind_result(&error)
             })?;
-            return signal(d, queue, &group.signals, fence);
+            return signal(d, queue, group.signals, fence);
         }
         let number = self.jobs.lock().submitted + 1;
         let numbers = [number];
         let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; group.waits.semaphores.len().max(1)];
         let (begun, bound) = ([self.begun], [self.bound]);
         let mut first = vk::TimelineSemaphoreSubmitInfo::default()
-            .wait_semaphore_values(&group.waits.values)
+            .wait_semaphore_values(group.waits.values)
             .signal_semaphore_values(&numbers);
         let mut second = vk::TimelineSemaphoreSubmitInfo::default()
             .wait_semaphore_values(&numbers)
-            .signal_semaphore_values(&group.signals.values);
+            .signal_semaphore_values(group.signals.values);
         let submits = [
             vk::SubmitInfo::default()
                 .wait_semaphores(group.waits.semaphores)
@@ -239,14 +214,12 @@ impl Queue {
             if !self.wait_begun(d, job.number) {
                 return;
             }
-            let started = Instant::now();
-            if let Err(error) = sparse.address_space.bind(&job.wants) {
+            if let Err(error) = sparse.stats.bind(|| sparse.address_space.bind(&job.wants)) {
                 // The call returned long ago: all that is left to say is that the device is lost.
                 sparse
                     .address_space
                     .lose(&format!("a bind that had waited for its semaphores failed: {error}"));
             }
-            sparse.stats.note_bind(started.elapsed());
             self.give_back(job.wants);
             self.jobs.lock().done = job.number;
             let info = vk::SemaphoreSignalInfo::default().semaphore(self.bound).value(job.number);
@@ -293,11 +266,11 @@ impl Queue {
 }
 
 /// Makes a call's signals behind everything that the queue has; nothing to signal costs nothing.
-fn signal(d: &Device, queue: vk::Queue, signals: &Points<'_>, fence: vk::Fence) -> Result<(), vk::Result> {
+fn signal(d: &Device, queue: vk::Queue, signals: Points<'_>, fence: vk::Fence) -> Result<(), vk::Result> {
     if signals.semaphores.is_empty() && fence == vk::Fence::null() {
         return Ok(());
     }
-    let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&signals.values);
+    let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(signals.values);
     let submit = [vk::SubmitInfo::default().signal_semaphores(signals.semaphores).push_next(&mut values)];
     let submits = if signals.semaphores.is_empty() { &submit[..0] } else { &submit };
     // SAFETY: the application owns the queue during its call, and the semaphores and the fence are its valid arguments.
@@ -339,7 +312,7 @@ unsafe fn bind(
     // SAFETY: the caller's promise.
     let groups = unsafe { decode(d, sparse, infos, || record.buffer()) }?;
     let Some(last) = groups.len().checked_sub(1) else {
-        return signal(d, queue, &Points::default(), fence);
+        return signal(d, queue, Points::default(), fence);
     };
     for (number, group) in groups.into_iter().enumerate() {
         let fence = if number == last { fence } else { vk::Fence::null() };

@@ -1,5 +1,6 @@
 //! Semaphores: which of them have a counter that can be asked, so that a wait that is over costs nothing.
 
+use crate::arrays::slice;
 use crate::chain;
 use crate::device::{Device, Sparse, on_device};
 use ash::vk;
@@ -7,13 +8,37 @@ use ash::vk;
 /// A timeline semaphore of the application's. Binary ones are of no interest.
 pub struct Timeline;
 
+/// Semaphores, and the values of those that are timelines; none where the application says that none of them is.
+#[derive(Clone, Copy, Default)]
+pub struct Points<'a> {
+    pub semaphores: &'a [vk::Semaphore],
+    pub values: &'a [u64],
+}
+
+impl<'a> Points<'a> {
+    /// # Safety
+    /// The arrays are valid.
+    pub unsafe fn new(
+        semaphores: *const vk::Semaphore,
+        count: u32,
+        values: Option<(*const u64, u32)>,
+    ) -> Self {
+        let (values, value_count) = values.unwrap_or((core::ptr::null(), 0));
+        // SAFETY: the caller's promise.
+        let (semaphores, values) = unsafe { (slice(semaphores, count), slice(values, value_count)) };
+        // Too few values are those of an application that breaks the rules: the driver must not read behind them.
+        Self { semaphores, values: values.get(..semaphores.len()).unwrap_or_default() }
+    }
+}
+
 /// Whether all of these waits are over already: each a timeline semaphore whose counter has come to its value.
-pub fn reached(d: &Device, sparse: &Sparse, semaphores: &[vk::Semaphore], values: &[u64]) -> bool {
-    semaphores.iter().zip(values).all(|(&semaphore, &value)| {
-        sparse.timelines.get(semaphore).is_some()
+pub fn reached(d: &Device, sparse: &Sparse, waits: Points<'_>) -> bool {
+    waits.semaphores.len() == waits.values.len()
+        && waits.semaphores.iter().zip(waits.values).all(|(&semaphore, &value)| {
+            sparse.timelines.get(semaphore).is_some()
             // SAFETY: a timeline semaphore of this device, alive while its wait is being submitted.
             && unsafe { d.next.get_semaphore_counter_value(semaphore) }.is_ok_and(|counter| counter >= value)
-    })
+        })
 }
 
 pub(crate) unsafe extern "system" fn create_semaphore(

@@ -4,20 +4,31 @@ use crate::address_space::AddressSpace;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::Instant;
 
 /// What vkQueueBindSparse did for a device.
-#[derive(Default)]
 pub struct Stats {
+    wanted: bool,
     bind_calls: AtomicU64,
     bind_ns: AtomicU64,
 }
 
 impl Stats {
-    /// Counts one plan that was made and sent.
-    pub fn note_bind(&self, took: Duration) {
+    /// Counters that nobody wants cost nothing.
+    pub fn new(wanted: bool) -> Self {
+        Self { wanted, bind_calls: AtomicU64::new(0), bind_ns: AtomicU64::new(0) }
+    }
+
+    /// Makes and sends one plan, and counts it.
+    pub fn bind<T>(&self, bind: impl FnOnce() -> T) -> T {
+        if !self.wanted {
+            return bind();
+        }
+        let started = Instant::now();
+        let result = bind();
         self.bind_calls.fetch_add(1, Relaxed);
-        self.bind_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.bind_ns.fetch_add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        result
     }
 
     /// Appends a line of JSON to a file: one object of numbers.
