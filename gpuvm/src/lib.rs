@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 
 mod error;
+mod log;
 mod mapping;
 mod op;
 mod overlay;
@@ -38,10 +39,13 @@ mod policy;
 mod range;
 mod run;
 mod split;
+mod sync;
 mod tree;
 mod vm;
+mod zombies;
 
 pub use error::VmError;
+pub use log::{LogEntry, LogOp, LogReader, LogRing};
 pub use mapping::{Mapping, Target};
 pub use op::{Op, OpKind};
 pub use planner::{Plan, Planner};
@@ -49,3 +53,4 @@ pub use policy::Policy;
 pub use range::VaRange;
 pub use split::{Step, Unmapped};
 pub use vm::Vm;
+pub use zombies::{TakenZombies, ZombieLink, Zombies};
