@@ -15,7 +15,7 @@ pub enum VmError {
     /// last byte of the 64-bit space cannot be mapped.
     #[error("{start:#x} + {len:#x} does not fit in 64 bits")]
     Overflow {
-        /// First byte of the refused range, or the refused object offset.
+        /// First byte of the refused range.
         start: u64,
         /// Length in bytes.
         len: u64,

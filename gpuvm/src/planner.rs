@@ -42,8 +42,8 @@ impl<O: Copy + Eq> Planner<O> {
     /// Adds a wanted binding on top of those before it.
     ///
     /// # Errors
-    /// [`VmError::Empty`], [`VmError::Overflow`] (of the address or the object offset) and [`VmError::Misaligned`].
-    /// Whether the range is in the VM is for the VM to say. A refused want is not in the plan, those before it are;
+    /// [`VmError::Empty`], [`VmError::Overflow`] and [`VmError::Misaligned`]. Whether the range is in the VM is for
+    /// the VM to say; offsets wrap at 2^64, as the VM's do. A refused want is not in the plan, those before it are;
     /// [`Planner::clear`] drops them.
     #[inline]
     pub fn want(&mut self, range: VaRange, kind: OpKind<O>) -> Result<(), VmError> {
@@ -57,7 +57,7 @@ impl<O: Copy + Eq> Planner<O> {
         if (range.start | range.len | offset) & (self.page_size - 1) != 0 || range.len == 0 {
             return Err(self.refusal(range, offset));
         }
-        let (Some(end), Some(_)) = (range.start.checked_add(range.len), offset.checked_add(range.len)) else {
+        let Some(end) = range.start.checked_add(range.len) else {
             return Err(self.refusal(range, offset));
         };
         self.overlay.push(range.start, end, kind);
@@ -72,10 +72,9 @@ impl<O: Copy + Eq> Planner<O> {
             return error;
         }
         let page_size = self.page_size;
-        match [range.start, range.len, offset].into_iter().find(|value| value & (page_size - 1) != 0) {
-            Some(value) => VmError::Misaligned { value, page_size },
-            None => VmError::Overflow { start: offset, len: range.len },
-        }
+        let is_misaligned = |value: &u64| value & (page_size - 1) != 0;
+        let value = [range.start, range.len].into_iter().find(is_misaligned).unwrap_or(offset);
+        VmError::Misaligned { value, page_size }
     }
 
     /// Drops the wants since the last plan.

@@ -164,11 +164,7 @@ impl World {
         let mut wanted: Vec<Option<Page>> = vec![None; PAGES];
         let (mut count, mut overlapped) = (0, false);
         for op in wants {
-            if self.planner.want(op.range, op.kind).is_err() {
-                let OpKind::Map { offset, .. } = op.kind else { panic!("refused {op:?}") };
-                assert_eq!(offset.checked_add(op.range.len), None);
-                continue;
-            }
+            self.planner.want(op.range, op.kind).unwrap();
             count += 1;
             for (index, page) in span(op.range).enumerate() {
                 overlapped |= wanted[page].is_some();
