@@ -30,6 +30,8 @@
 #![warn(missing_docs)]
 
 mod error;
+mod exec;
+mod fence;
 mod log;
 mod mapping;
 mod op;
@@ -37,20 +39,25 @@ mod overlay;
 mod planner;
 mod policy;
 mod range;
+mod resv;
 mod run;
 mod split;
 mod sync;
 mod tree;
 mod vm;
+mod ww;
 mod zombies;
 
 pub use error::VmError;
+pub use exec::{Contended, Exec, Held, Locking};
+pub use fence::{Fence, FenceError, FenceSignal};
 pub use log::{LogEntry, LogOp, LogReader, LogRing};
 pub use mapping::{Mapping, Target};
 pub use op::{Op, OpKind};
 pub use planner::{Plan, Planner};
 pub use policy::Policy;
 pub use range::VaRange;
+pub use resv::{Reservation, Usage};
 pub use split::{Step, Unmapped};
 pub use vm::Vm;
 pub use zombies::{TakenZombies, ZombieLink, Zombies};
