@@ -48,6 +48,8 @@ pub struct PlaneLayout {
     pub layers: u32,
     /// Bytes of the whole plane.
     pub size: u64,
+    /// Binary logarithms of the granularity, where it has them: a division for each axis of each bind would be seen.
+    shifts: Option<[u32; 3]>,
 }
 
 /// A box of whole blocks in one level and layer.
@@ -95,16 +97,6 @@ pub enum BoxError {
     Outside,
 }
 
-/// Quotient and rest. Nearly every block extent is a power of two, and a division for each axis of each bind would be seen.
-#[inline]
-fn divide(value: u32, block: u32) -> (u32, u32) {
-    if block.is_power_of_two() {
-        (value >> block.trailing_zeros(), value & (block - 1))
-    } else {
-        (value / block, value % block)
-    }
-}
-
 impl PlaneLayout {
     /// Lays a plane out.
     ///
@@ -130,11 +122,14 @@ impl PlaneLayout {
                 level
             })
             .collect();
-        Self { granularity, levels, layers, size: offset }
+        let [width, height, depth] = [granularity.width, granularity.height, granularity.depth]
+            .map(|n| n.is_power_of_two().then(|| n.ilog2()));
+        let shifts = width.zip(height).zip(depth).map(|((width, height), depth)| [width, height, depth]);
+        Self { granularity, levels, layers, size: offset, shifts }
     }
 
     /// Bytes from the start of the plane to the one whole block that the box is: the bind that games make by the thousand. `None` for
-    /// any other box, and any that breaks a rule; [`Self::blocks_of`] tells them apart.
+    /// any other box (also where blocks are no powers of two), and any that breaks a rule; [`Self::blocks_of`] tells them apart.
     #[inline]
     pub fn single_block(
         &self,
@@ -146,15 +141,17 @@ impl PlaneLayout {
         if extent != self.granularity || layer >= self.layers {
             return None;
         }
-        let level = self.levels.get(level as usize)?;
+        let (level, shifts) = (self.levels.get(level as usize)?, self.shifts?);
         // A negative offset becomes a block far outside.
-        let (x, across) = divide(offset.x as u32, extent.width);
-        let (y, down) = divide(offset.y as u32, extent.height);
-        let (z, deep) = divide(offset.z as u32, extent.depth);
+        let texel = [offset.x as u32, offset.y as u32, offset.z as u32];
+        let rest = (texel[0] & (extent.width - 1))
+            | (texel[1] & (extent.height - 1))
+            | (texel[2] & (extent.depth - 1));
+        let [x, y, z] = [texel[0] >> shifts[0], texel[1] >> shifts[1], texel[2] >> shifts[2]];
         let blocks = level.blocks;
         let inside = x < blocks.width && y < blocks.height && z < blocks.depth;
         let [x, y, z, width, height] = [x, y, z, blocks.width, blocks.height].map(u64::from);
-        (inside && across | down | deep == 0).then(|| {
+        (inside && rest == 0).then(|| {
             level.offset + u64::from(layer) * level.layer_stride + ((z * height + y) * width + x) * BLOCK
         })
     }
@@ -190,18 +187,16 @@ impl PlaneLayout {
             if extent == 0 {
                 return Err(BoxError::Empty);
             }
-            let (at, rest) = divide(offset, block);
-            if rest != 0 {
+            if offset % block != 0 {
                 return Err(BoxError::Offset);
             }
             let end = offset.checked_add(extent).ok_or(BoxError::Outside)?;
-            let (blocks, rest) = divide(extent, block);
-            let blocks = blocks + u32::from(rest != 0);
+            let (at, blocks) = (offset / block, extent.div_ceil(block));
             // A last block may be named whole although only part of it lies in the level.
             if blocks > total - at.min(total) {
                 return Err(BoxError::Outside);
             }
-            if rest != 0 && end < size {
+            if extent % block != 0 && end < size {
                 return Err(BoxError::Extent);
             }
             first[axis] = at;
