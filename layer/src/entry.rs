@@ -20,6 +20,10 @@ pub(crate) use crate::report::{
     get_physical_device_sparse_image_format_properties, get_physical_device_sparse_image_format_properties2,
 };
 pub(crate) use crate::semaphore::{create_semaphore, destroy_semaphore};
+pub(crate) use crate::shader::{
+    create_compute_pipelines, create_graphics_pipelines, create_ray_tracing_pipelines_khr,
+    create_shader_module, create_shaders_ext,
+};
 
 use crate::device;
 use crate::instance::{self, guard};

@@ -29,6 +29,8 @@ mod reservation;
 mod residency;
 mod resource;
 mod semaphore;
+mod shader;
+mod spirv;
 mod stats;
 mod vk_registry;
 
