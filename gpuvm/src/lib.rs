@@ -29,13 +29,16 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod cover;
 mod error;
 mod exec;
 mod fence;
+mod line;
 mod log;
 mod mapping;
 mod op;
 mod overlay;
+mod plan;
 mod planner;
 mod policy;
 mod range;
@@ -54,8 +57,9 @@ pub use fence::{Fence, FenceError, FenceSignal};
 pub use log::{LogEntry, LogOp, LogReader, LogRing};
 pub use mapping::{Mapping, Target};
 pub use op::{Op, OpKind};
-pub use planner::{Plan, Planner};
-pub use policy::Policy;
+pub use plan::Plan;
+pub use planner::Planner;
+pub use policy::{Cost, Policy};
 pub use range::VaRange;
 pub use resv::{Reservation, Usage};
 pub use split::{Step, Unmapped};

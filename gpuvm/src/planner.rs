@@ -1,8 +1,10 @@
 //! From wanted bindings to the fewest operations.
 
+use crate::cover::power_of_two;
+use crate::line::{Line, Rules};
 use crate::overlay::Overlay;
 use crate::run::{Content, Run};
-use crate::{Op, OpKind, Policy, VaRange, Vm, VmError};
+use crate::{Op, OpKind, Plan, Policy, VaRange, Vm, VmError};
 
 /// Collects wanted bindings and plans the operations that make them true. Its buffers stay allocated, so that once
 /// warm neither a want nor a plan allocates but for the plan's own list, and not even that where old plans come
@@ -22,7 +24,9 @@ use crate::{Op, OpKind, Policy, VaRange, Vm, VmError};
 pub struct Planner<O> {
     policy: Policy,
     page_size: u64,
+    rules: Rules,
     overlay: Overlay<O>,
+    line: Line<O>,
     wanted: usize,
     spare: Vec<Op<O>>,
 }
@@ -30,8 +34,15 @@ pub struct Planner<O> {
 impl<O: Copy + Eq> Planner<O> {
     /// A planner for the kernel that `policy` describes. A page size that is not a power of two is rounded up to one.
     pub fn new(policy: Policy) -> Self {
-        let page_size = policy.page_size.checked_next_power_of_two().unwrap_or(1 << 63);
-        Self { policy, page_size, overlay: Overlay::new(), wanted: 0, spare: Vec::new() }
+        Self {
+            page_size: power_of_two(policy.page_size),
+            rules: Rules::new(&policy),
+            policy,
+            overlay: Overlay::new(),
+            line: Line::new(),
+            wanted: 0,
+            spare: Vec::new(),
+        }
     }
 
     /// The policy it plans by.
@@ -89,24 +100,24 @@ impl<O: Copy + Eq> Planner<O> {
         let mut ops = core::mem::take(&mut self.spare);
         let mut content = Content::new(vm.tree());
         let mut run: Option<Run<O>> = None;
-        let mut finish = |run: &mut Run<O>| {
-            run.compare(&mut content);
-            ops.extend(run.op());
-        };
+        let Self { line, rules, .. } = self;
         // A run stays where it is until it is finished: moving it would be most of the work of a short one.
         let overlapped = self.overlay.visit(|start, end, kind| {
             if let Some(run) = &mut run {
                 if run.try_extend(start, end, kind) {
                     return;
                 }
-                finish(run);
+                line.add(run, &mut content, rules, &mut ops);
             }
             run = Some(Run::new(start, end, kind));
         });
-        if let Some(run) = &mut run {
-            finish(run);
+        if let Some(run) = &run {
+            line.add(run, &mut content, rules, &mut ops);
         }
-        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops: self.policy.max_ops.max(1) };
+        line.finish(u64::MAX, &mut content, rules, &mut ops);
+        let Policy { shares_tables, max_ops, .. } = self.policy;
+        let table = if shares_tables { power_of_two(self.policy.block_size) } else { 0 };
+        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops: max_ops.max(1), table };
         self.clear();
         plan
     }
@@ -117,33 +128,5 @@ impl<O: Copy + Eq> Planner<O> {
             self.spare = plan.ops;
             self.spare.clear();
         }
-    }
-}
-
-/// Operations for the kernel: disjoint, in the order of addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan<O> {
-    ops: Vec<Op<O>>,
-    /// Number of wants that the plan satisfies.
-    pub wanted: usize,
-    /// Whether a want hid a part of an earlier one.
-    pub overlapped: bool,
-    max_ops: usize,
-}
-
-impl<O> Plan<O> {
-    /// All operations.
-    pub fn ops(&self) -> &[Op<O>] {
-        &self.ops
-    }
-
-    /// Whether everything wanted is there already.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    /// The operations in order, in pieces no longer than the policy's `max_ops`.
-    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[Op<O>]> + '_ {
-        self.ops.chunks(self.max_ops)
     }
 }

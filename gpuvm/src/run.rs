@@ -7,9 +7,9 @@ use crate::{Op, OpKind, VaRange};
 /// A piece of wanted content that continues in address and content, and where it differs from what is there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<O> {
-    start: u64,
-    end: u64,
-    kind: OpKind<O>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) kind: OpKind<O>,
     /// First and behind last differing byte; empty (first above last) while nothing differs.
     first: u64,
     last: u64,
@@ -33,16 +33,6 @@ impl<O: Copy + Eq> Run<O> {
     pub(crate) fn differs(&mut self, start: u64, end: u64) {
         self.first = self.first.min(start);
         self.last = end;
-    }
-
-    /// Compares all of the run with what is mapped.
-    pub(crate) fn compare(&mut self, content: &mut Content<'_, O>) {
-        let (start, end, kind) = (self.start, self.end, self.kind);
-        content.pieces(start, end, |from, to, present| {
-            if kind.advance(from - start) != present {
-                self.differs(from, to);
-            }
-        });
     }
 
     /// The one operation that makes the run true; none where it is.
@@ -89,5 +79,20 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
         if at < end {
             piece(at, end, OpKind::Unmap);
         }
+    }
+    /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
+    pub(crate) fn shows(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
+        let mut at = start;
+        self.cursor = self.tree.floor_near(self.cursor, start);
+        self.tree.scan(self.cursor, |_, key, body| {
+            if body.end > at {
+                if key > at || kind.advance(at - start) != body.target.advance(at - key).into() {
+                    return false;
+                }
+                at = body.end;
+            }
+            at < end
+        });
+        at >= end
     }
 }

@@ -235,6 +235,7 @@ fn policy() -> impl Strategy<Value = Policy> {
         null_mapping,
         max_ops,
         page_size: PAGE,
+        ..Policy::default()
     })
 }
 

@@ -85,6 +85,7 @@ impl AddressSpace {
             null_mapping: limits.null_mapping,
             max_ops: limits.max_ops,
             page_size: limits.page_size,
+            ..Policy::default()
         };
         let state = State {
             mirror: gpuvm::Vm::new(range, None)?,

@@ -1,0 +1,155 @@
+//! Wanted content that continues, and the operations that make it true.
+
+use crate::cover::{Cover, Piece, Prices};
+use crate::run::{Content, Run};
+use crate::{Op, OpKind, Policy, VaRange};
+
+/// What a policy means for lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    prices: Prices,
+    remap_in_use: bool,
+    longest_bridge: u64,
+}
+
+impl Rules {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let prices = Prices::new(policy);
+        Self { prices, remap_in_use: policy.remap_in_use, longest_bridge: prices.longest_bridge() }
+    }
+}
+
+/// Addresses without a gap whose content, as it shall be, continues: an object with offsets in line, null mappings,
+/// or nothing. They were wanted, or are mappings between what was wanted that show already what the line continues
+/// with.
+#[derive(Clone, Debug)]
+pub(crate) struct Line<O> {
+    start: u64,
+    end: u64,
+    kind: OpKind<O>,
+    /// In turn what does not differ from what is mapped and what does; the first may be empty.
+    pieces: Vec<Piece>,
+    /// The end of the line before.
+    floor: u64,
+    cover: Cover,
+}
+
+impl<O: Copy + Eq> Line<O> {
+    pub(crate) fn new() -> Self {
+        let (pieces, cover) = (Vec::new(), Cover::default());
+        Self { start: 0, end: 0, kind: OpKind::Unmap, pieces, floor: 0, cover }
+    }
+
+    /// Takes in a run, behind those before it. The operations of a line are given when it is known that the run
+    /// does not continue it.
+    pub(crate) fn add(
+        &mut self,
+        run: &Run<O>,
+        content: &mut Content<'_, O>,
+        rules: &Rules,
+        ops: &mut Vec<Op<O>>,
+    ) {
+        if rules.remap_in_use && self.reaches(run, content, rules) {
+            self.push(self.end, run.start, false);
+        } else {
+            self.finish(run.start, content, rules, ops);
+            (self.start, self.kind) = (run.start, run.kind);
+            self.pieces.push(Piece { start: run.start, end: run.start, differs: false });
+        }
+        self.end = run.end;
+        content.pieces(run.start, run.end, |from, to, present| {
+            self.push(from, to, run.kind.advance(from - run.start) != present);
+        });
+    }
+
+    fn push(&mut self, start: u64, end: u64, differs: bool) {
+        match self.pieces.last_mut() {
+            Some(last) if last.differs == differs => last.end = end,
+            _ => self.pieces.push(Piece { start, end, differs }),
+        }
+    }
+
+    /// What shall be at `va`, in the line or next to it.
+    fn at(&self, va: u64) -> OpKind<O> {
+        self.kind.advance(va.wrapping_sub(self.start))
+    }
+
+    /// Whether the run continues the line with nothing in between that would have to change. Holes are no bridges:
+    /// in the VM of a driver something may be there that nobody told us of.
+    fn reaches(&self, run: &Run<O>, content: &mut Content<'_, O>, rules: &Rules) -> bool {
+        run.kind != OpKind::Unmap
+            && run.start - self.end <= rules.longest_bridge
+            && self.at(run.start) == run.kind
+            && content.shows(self.end, run.start, self.at(self.end))
+    }
+
+    /// Gives the operations of the line and leaves it empty. Nothing is wanted from its end up to `next`.
+    pub(crate) fn finish(
+        &mut self,
+        next: u64,
+        content: &mut Content<'_, O>,
+        rules: &Rules,
+        ops: &mut Vec<Op<O>>,
+    ) {
+        let floor = core::mem::replace(&mut self.floor, self.end);
+        self.pieces.pop_if(|last| !last.differs && last.end > last.start);
+        if let Some(first) = self.pieces.get(1).map(|piece| piece.start) {
+            let prices = if self.kind == OpKind::Unmap { rules.prices.of_unmaps() } else { rules.prices };
+            let in_line = self.is_in_line(prices.block);
+            self.pieces[0].start = first;
+            if in_line && prices.rewards_blocks() {
+                self.complete_blocks(floor..next, content, rules);
+            }
+            self.cover(&prices, in_line, ops);
+        }
+        self.pieces.clear();
+    }
+
+    /// Adds what is there already around the pieces up to the next multiples of a block, as far as it may be mapped
+    /// again.
+    fn complete_blocks(&mut self, free: core::ops::Range<u64>, content: &mut Content<'_, O>, rules: &Rules) {
+        let block = rules.prices.block;
+        let first = self.pieces[0].start;
+        let last = self.pieces[self.pieces.len() - 1].end;
+        let mut may = |from: u64, to: u64| {
+            from >= to
+                || (rules.remap_in_use
+                    && free.start <= from
+                    && to <= free.end
+                    && content.shows(from, to, self.at(from)))
+        };
+        let head = first & !(block - 1);
+        let head = if may(head, self.start) { head } else { first };
+        let tail = last.checked_next_multiple_of(block).filter(|&tail| may(self.end, tail)).unwrap_or(last);
+        self.pieces[0].start = head;
+        if tail > last {
+            self.pieces.push(Piece { start: last, end: tail, differs: false });
+        }
+    }
+
+    /// Whether blocks of the line can be mapped as a whole.
+    fn is_in_line(&self, block: u64) -> bool {
+        match self.kind {
+            OpKind::Map { offset, .. } => offset.wrapping_sub(self.start) & (block - 1) == 0,
+            OpKind::Null => true,
+            OpKind::Unmap => false,
+        }
+    }
+
+    fn cover(&mut self, prices: &Prices, in_line: bool, ops: &mut Vec<Op<O>>) {
+        let (start, kind) = (self.start, self.kind);
+        let op = |from: u64, to: u64| Op {
+            range: VaRange::span(from, to),
+            kind: kind.advance(from.wrapping_sub(start)),
+        };
+        let head = self.pieces[0];
+        let pieces = &self.pieces[usize::from(head.start == head.end)..];
+        if let &[Piece { start, end, .. }] = pieces {
+            ops.push(op(start, end));
+        } else {
+            let done = ops.len();
+            ops.extend(self.cover.operations(pieces, prices, in_line).map(|(from, to)| op(from, to)));
+            ops[done..].reverse();
+        }
+    }
+}
