@@ -2,8 +2,12 @@
 //!
 //! An ordinary Vulkan program: it reaches the layer only through the loader and environment variables.
 
+mod baseline;
+mod deqp;
+mod environment;
 mod gpu;
 mod outcome;
+mod report;
 mod runner;
 mod settings;
 mod suite;
@@ -25,6 +29,11 @@ enum Command {
     ///
     /// The last line is the summary. Exit status: 0 when all is as expected, 1 when a case failed, 2 when the suite could not run.
     Suite(runner::SuiteArguments),
+    /// Runs cases of the Vulkan CTS with deqp-vk, whatever crashes or hangs on the way.
+    ///
+    /// Exit status: 0 when nothing is worse than the baseline (without one: when nothing failed), 1 when something is, 2 when it could not
+    /// run.
+    Run(deqp::RunArguments),
     /// Runs one case of the suite in this process (what `suite` starts for every case).
     #[command(hide = true)]
     Case {
@@ -43,6 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Suite(arguments) => runner::run(&arguments),
+        Command::Run(arguments) => deqp::run(&arguments),
         Command::Case { name, settings } => return runner::child::run_case(&name, &settings),
         Command::Probe { settings } => runner::child::probe(&settings).map(|()| true),
     };

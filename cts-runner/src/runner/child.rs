@@ -29,11 +29,7 @@ pub(crate) enum Ended {
 
 /// Runs a case and prints its report.
 pub(crate) fn run_case(name: &str, settings: &Settings) -> ExitCode {
-    // A crash is a result here; nobody reads its core file.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(errno) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
-        eprintln!("core files stay on: {errno}");
-    }
+    no_core_files();
     let cases = suite::cases();
     let Some(case) = cases.iter().find(|case| case.name == name) else {
         eprintln!("the suite has no case {name}");
@@ -57,6 +53,14 @@ pub(crate) fn run_case(name: &str, settings: &Settings) -> ExitCode {
         Err(error) => eprintln!("cannot write the report: {error}"),
     }
     ExitCode::SUCCESS
+}
+
+/// Turns core files off for this process and those that it starts: a crash is a result here, and nobody reads its core file.
+pub(crate) fn no_core_files() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(errno) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        eprintln!("core files stay on: {errno}");
+    }
 }
 
 /// Prints what an instance in this environment consists of.

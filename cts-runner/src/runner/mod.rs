@@ -1,16 +1,14 @@
 //! Runs the suite: a process a case, so that a crash or a hang loses that case alone.
 
-mod baseline;
 pub(crate) mod child;
-mod report;
 
+use crate::baseline::Baseline;
+use crate::environment::{Environment, Place};
+use crate::report::{self, Record, Status, Tally};
 use crate::settings::{Kernel, Listening, Settings, Unbound};
 use crate::suite::{self, Case};
 use anyhow::{Context as _, Result, bail};
-use baseline::Baseline;
 use clap::{Args, ValueEnum};
-use report::{Record, Status, Tally};
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -48,9 +46,8 @@ pub(crate) struct SuiteArguments {
     /// Where the Khronos validation layer listens; its messages fail a case
     #[arg(long, value_enum, default_value_t = Validation::None)]
     validation: Validation,
-    /// Folder with the layer's manifest, searched before the folders that the loader searches by itself
-    #[arg(long, value_name = "DIR")]
-    layer_path: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// `TESSERA_FAULT` for every case, such as map-nothing
     #[arg(long, value_name = "SPEC")]
     fault: Option<String>,
@@ -64,7 +61,7 @@ pub(crate) struct SuiteArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
     /// Known failures, as lines `case,Status`: only what differs from them fails the run. NAME-flakes.txt beside
-    /// NAME-fails.txt lists cases whose end does not matter
+    /// NAME-fails.txt lists cases whose end does not matter, NAME-skips.txt those that are not run
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Writes the results as JUnit XML
@@ -109,16 +106,17 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
     if arguments.negative_control && !settings.iter().all(Settings::emulated) {
         bail!("--negative-control needs an emulated kernel: only these can be told to map nothing");
     }
+    let environment = Environment::new(&arguments.place)?;
     for settings in &settings {
-        probe(arguments, settings)?;
+        println!("{}", environment.probe(settings, |command| fault(arguments, settings, None, command))?);
     }
     let jobs: Vec<Job<'_>> = wanted
         .iter()
         .flat_map(|case| settings.iter().map(|settings| Job { case, settings: settings.clone() }))
         .collect();
-    let records = run_all(arguments, &jobs, baseline.as_ref())?;
+    let records = run_all(arguments, &environment, &jobs, baseline.as_ref())?;
     if let Some(file) = &arguments.junit {
-        report::write_junit(file, &records)?;
+        report::write_junit(file, "tessera suite", &records)?;
     }
     let tally = Tally::of(&records);
     let good = match baseline.map(|baseline| baseline.differences(&records)) {
@@ -132,58 +130,21 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
     Ok(good)
 }
 
-/// Asks a child which device and layers the cases will see.
-fn probe(arguments: &SuiteArguments, settings: &Settings) -> Result<()> {
-    let mut command = child_command(arguments, settings, None)?;
-    command.arg("probe").args(settings.arguments());
-    let output = command.output().context("cannot start the probe")?;
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("cts-runner: "));
+/// Tells `command` which faults the emulated kernel is to show.
+fn fault(arguments: &SuiteArguments, settings: &Settings, case: Option<&Case>, command: &mut Command) {
+    let fault = if arguments.negative_control { Some("map-nothing") } else { arguments.fault.as_deref() };
+    if let Some(fault) = case.and_then(|case| case.fault.as_deref()).or(fault).filter(|_| settings.layer()) {
+        command.env("TESSERA_FAULT", fault);
     }
-    Ok(())
 }
 
-/// This program with the environment for `settings`.
-fn child_command(arguments: &SuiteArguments, settings: &Settings, case: Option<&Case>) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
-    for name in ["ENABLE_TESSERA", "DISABLE_TESSERA", "TESSERA_KERNEL", "TESSERA_UNBOUND", "TESSERA_FAULT"] {
-        command.env_remove(name);
-    }
-    command.env("VK_INSTANCE_LAYERS", settings.instance_layers());
-    if settings.layer() {
-        command
-            .env("TESSERA_KERNEL", crate::settings::Spelled(settings.kernel).to_string())
-            .env("TESSERA_UNBOUND", crate::settings::Spelled(settings.unbound).to_string())
-            .env("TESSERA_VERIFY", "1");
-        let fault = if arguments.negative_control { Some("map-nothing") } else { arguments.fault.as_deref() };
-        if let Some(fault) = case.and_then(|case| case.fault.as_deref()).or(fault) {
-            command.env("TESSERA_FAULT", fault);
-        }
-    } else {
-        command.env("DISABLE_TESSERA", "1");
-    }
-    if let Some(folder) = &arguments.layer_path {
-        // VK_LAYER_PATH would replace the folders where the validation layer is; it does when it is already set.
-        let name =
-            if std::env::var_os("VK_LAYER_PATH").is_some() { "VK_LAYER_PATH" } else { "VK_ADD_LAYER_PATH" };
-        let mut value = OsString::from(folder);
-        if let Some(before) = std::env::var_os(name) {
-            value.push(":");
-            value.push(before);
-        }
-        command.env(name, value);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
-}
-
-fn run_all(arguments: &SuiteArguments, jobs: &[Job<'_>], baseline: Option<&Baseline>) -> Result<Vec<Record>> {
-    let threads = match arguments.jobs {
-        Some(0) => bail!("--jobs 0 would run nothing"),
-        Some(threads) => threads,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
+fn run_all(
+    arguments: &SuiteArguments,
+    environment: &Environment,
+    jobs: &[Job<'_>],
+    baseline: Option<&Baseline>,
+) -> Result<Vec<Record>> {
+    let threads = threads(arguments.jobs)?;
     let next = AtomicUsize::new(0);
     let records = Mutex::new(Vec::with_capacity(jobs.len()));
     std::thread::scope(|scope| {
@@ -191,7 +152,7 @@ fn run_all(arguments: &SuiteArguments, jobs: &[Job<'_>], baseline: Option<&Basel
             .map(|_| {
                 scope.spawn(|| -> Result<()> {
                     while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let record = judge(arguments, job, run_job(arguments, job)?);
+                        let record = judge(arguments, job, run_job(arguments, environment, job, baseline)?);
                         let expected = baseline.is_some_and(|baseline| baseline.expects(&record));
                         let mut records = records.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                         println!("[{}/{}] {}", records.len() + 1, jobs.len(), record.line(expected));
@@ -214,6 +175,15 @@ fn run_all(arguments: &SuiteArguments, jobs: &[Job<'_>], baseline: Option<&Basel
     Ok(records)
 }
 
+/// How many jobs run at a time.
+pub(crate) fn threads(asked: Option<usize>) -> Result<usize> {
+    match asked {
+        Some(0) => bail!("--jobs 0 would run nothing"),
+        Some(threads) => Ok(threads),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
 /// Turns a result around under the negative control: a case that passes did not notice that nothing is mapped.
 fn judge(arguments: &SuiteArguments, job: &Job<'_>, mut record: Record) -> Record {
     if !arguments.negative_control {
@@ -228,32 +198,37 @@ fn judge(arguments: &SuiteArguments, job: &Job<'_>, mut record: Record) -> Recor
             record.message = format!("{} passes although nothing is mapped", job.case.name);
             record.status = Status::Fail;
         }
-        Status::NotSupported | Status::Skip => {}
+        _ => {}
     }
     record
 }
 
-fn run_job(arguments: &SuiteArguments, job: &Job<'_>) -> Result<Record> {
+fn run_job(
+    arguments: &SuiteArguments,
+    environment: &Environment,
+    job: &Job<'_>,
+    baseline: Option<&Baseline>,
+) -> Result<Record> {
     let variant = match job.settings.listening {
         Listening::None => None,
         Listening::Above => Some("validation-above"),
         Listening::Below => Some("validation-below"),
     };
-    let mut record = Record {
-        case: job.case.name.clone(),
-        variant,
-        status: Status::Skip,
-        message: String::new(),
-        duration: Duration::ZERO,
-        output: String::new(),
-    };
+    let mut record = Record { variant, ..Record::new(&job.case.name) };
     let faulty = arguments.fault.is_some() || arguments.negative_control;
     if let Some(reason) = job.case.skip_reason(&job.settings, faulty) {
         record.message = reason.to_owned();
         return Ok(record);
     }
-    let mut command = child_command(arguments, &job.settings, Some(job.case))?;
+    if baseline.is_some_and(|baseline| baseline.skips(&job.case.name)) {
+        record.message = "skipped by the baseline".to_owned();
+        return Ok(record);
+    }
+    let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
+    environment.apply(&job.settings, &mut command);
+    fault(arguments, &job.settings, Some(job.case), &mut command);
     command.arg("case").arg(&job.case.name).args(job.settings.arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = Instant::now();
     let mut process = command.spawn().context("cannot start a case")?;
     // Both pipes are drained while the child runs, or a talkative child would block.

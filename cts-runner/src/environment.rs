@@ -1,0 +1,114 @@
+//! What a program under test finds in its environment: which layers, whose kernel, and where the layer is.
+
+use crate::settings::{Settings, Spelled};
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use manifest::Kind;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Where the layer under test is.
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The layer's library [default: the one built beside this program; without one, what the loader finds by itself]
+    #[arg(long, value_name = "FILE")]
+    layer: Option<PathBuf>,
+    /// Folder with the layer's manifest, searched before the folders that the loader searches by itself
+    #[arg(long, value_name = "DIR", conflicts_with = "layer")]
+    layer_path: Option<PathBuf>,
+}
+
+/// The environment of every program that a run starts. Holds the folder with the layer's manifest while it lives.
+pub(crate) struct Environment {
+    /// The folder to tell the loader; nothing when it finds the layer by itself.
+    folder: Option<PathBuf>,
+    /// The layer's library, where it was this program that wrote the manifest.
+    library: Option<PathBuf>,
+    _scratch: Option<TempDir>,
+}
+
+impl Environment {
+    /// Finds the layer and writes a manifest for it where one is needed.
+    pub(crate) fn new(place: &Place) -> Result<Self> {
+        if let Some(folder) = &place.layer_path {
+            return Ok(Self { folder: Some(absolute(folder)?), library: None, _scratch: None });
+        }
+        let Some(library) = place.layer.clone().or_else(manifest::built_library) else {
+            return Ok(Self { folder: None, library: None, _scratch: None });
+        };
+        if !library.is_file() {
+            bail!("there is no {}", library.display());
+        }
+        let library = absolute(&library)?;
+        let scratch = tempfile::tempdir().context("a folder for the layer's manifest")?;
+        Kind::Explicit.write(scratch.path(), &library)?;
+        Ok(Self { folder: Some(scratch.path().into()), library: Some(library), _scratch: Some(scratch) })
+    }
+
+    /// The layer's library, where it is known.
+    pub(crate) fn library(&self) -> Option<&Path> {
+        self.library.as_deref()
+    }
+
+    /// What `settings` mean, as variables; without a value: to be removed. Every variable of ours that changes what the layer does is
+    /// among them, so that the shell's have no say.
+    pub(crate) fn variables(&self, settings: &Settings) -> Vec<(&'static str, Option<OsString>)> {
+        let ours = settings.layer();
+        let value = |text: String| ours.then(|| OsString::from(text));
+        let mut variables = vec![
+            ("ENABLE_TESSERA", None),
+            ("DISABLE_TESSERA", (!ours).then(|| "1".into())),
+            ("TESSERA_KERNEL", value(Spelled(settings.kernel).to_string())),
+            ("TESSERA_UNBOUND", value(Spelled(settings.unbound).to_string())),
+            ("TESSERA_VERIFY", value("1".into())),
+            ("TESSERA_FAULT", None),
+            ("VK_INSTANCE_LAYERS", Some(settings.instance_layers().into())),
+        ];
+        if let Some(folder) = self.folder.as_ref().filter(|_| ours) {
+            // VK_LAYER_PATH would replace the folders where the validation layer is; it does when it is already set.
+            let name = match std::env::var_os("VK_LAYER_PATH") {
+                Some(_) => "VK_LAYER_PATH",
+                None => "VK_ADD_LAYER_PATH",
+            };
+            let mut value = OsString::from(folder);
+            if let Some(before) = std::env::var_os(name) {
+                value.push(":");
+                value.push(before);
+            }
+            variables.push((name, Some(value)));
+        }
+        variables
+    }
+
+    /// Gives `command` the environment for `settings`.
+    pub(crate) fn apply(&self, settings: &Settings, command: &mut Command) {
+        for (name, value) in self.variables(settings) {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+    }
+
+    /// Asks a child, which `prepare` may give more, which device and layers programs will see under `settings`.
+    ///
+    /// # Errors
+    /// What the child says: no driver, or the layers that were asked for are not loaded.
+    pub(crate) fn probe(&self, settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Result<String> {
+        let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
+        self.apply(settings, &mut command);
+        prepare(&mut command);
+        let output =
+            command.arg("probe").args(settings.arguments()).output().context("cannot start the probe")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("cts-runner: "));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
+}
