@@ -40,6 +40,11 @@ impl<O: Copy + Eq> Line<O> {
         Self { start: 0, end: 0, kind: OpKind::Unmap, pieces, floor: 0, cover }
     }
 
+    /// Forgets where the line before was: the next one may be anywhere.
+    pub(crate) fn restart(&mut self) {
+        (self.start, self.end, self.kind, self.floor) = (0, 0, OpKind::Unmap, 0);
+    }
+
     /// Takes in a run, behind those before it. The operations of a line are given when it is known that the run
     /// does not continue it.
     pub(crate) fn add(

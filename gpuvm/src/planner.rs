@@ -101,6 +101,7 @@ impl<O: Copy + Eq> Planner<O> {
         let mut content = Content::new(vm.tree());
         let mut run: Option<Run<O>> = None;
         let Self { line, rules, .. } = self;
+        line.restart();
         // A run stays where it is until it is finished: moving it would be most of the work of a short one.
         let overlapped = self.overlay.visit(|start, end, kind| {
             if let Some(run) = &mut run {
