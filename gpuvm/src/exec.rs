@@ -5,7 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::ww::{Outcome, Ticket};
-use crate::{Fence, Reservation, Usage, sync};
+use crate::{Fence, Reservation, Usage};
 
 /// Locked reservations, in the image of the kernel's `drm_exec`. Dropped, it unlocks them all.
 ///
@@ -180,13 +180,18 @@ impl<'a> Held<'a> {
 /// That the thread has no other [`Exec`]; it stays in the thread.
 struct AloneInThread(PhantomData<*const ()>);
 
-sync::thread_local! {
+#[cfg(not(loom))]
+std::thread_local! {
     static HAS_EXEC: Cell<bool> = const { Cell::new(false) };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static HAS_EXEC: Cell<bool> = Cell::new(false);
 }
 
 impl AloneInThread {
     fn enter() -> Self {
-        let other = HAS_EXEC.replace(true);
+        let other = HAS_EXEC.with(|has| has.replace(true));
         assert!(
             !other,
             "this thread has reservations locked already: a second Exec could wait for it for ever"
@@ -197,6 +202,6 @@ impl AloneInThread {
 
 impl Drop for AloneInThread {
     fn drop(&mut self) {
-        HAS_EXEC.set(false);
+        HAS_EXEC.with(|has| has.set(false));
     }
 }

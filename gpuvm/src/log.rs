@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::VaRange;
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// The largest ring has `2^MAX_SHIFT` entries (40 MiB).
-const MAX_SHIFT: u32 = 20;
+/// The largest ring has `2^MAX_SHIFT` entries (2.5 MiB); msm stops at 2^8.
+const MAX_SHIFT: u32 = 16;
 
 /// What an update did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,7 +99,7 @@ impl LogEntry {
 }
 
 impl LogRing {
-    /// A ring of the last `2^shift` updates. A `shift` beyond 20 is taken as 20.
+    /// A ring of the last `2^shift` updates. A `shift` beyond 16 is taken as 16.
     pub fn new(shift: u32) -> Self {
         let slots = 1 << shift.min(MAX_SHIFT);
         let ring = Ring {

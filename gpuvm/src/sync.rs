@@ -4,13 +4,11 @@
 pub(crate) use loom::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
     sync::{Condvar, Mutex, MutexGuard},
-    thread_local,
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
     sync::{Condvar, Mutex, MutexGuard},
-    thread_local,
 };
 
 /// A lock whose holder panicked is as good as before: nothing in this crate calls others with one held.
