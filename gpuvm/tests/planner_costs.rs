@@ -317,3 +317,32 @@ fn what_is_in_use_can_be_a_bridge() {
     assert_eq!(plan(true, &unmap), unmap);
     assert_eq!(plan(true, &[of(OpKind::Null, 1500, 1501), of(OpKind::Null, 1502, 1503)]).len(), 2);
 }
+
+/// Whatever the policy, everything that planning needs stays allocated.
+#[test]
+fn a_warm_planner_does_not_allocate_for_a_cover() {
+    let map = |start: usize, end: usize| Op {
+        range: pages(start, end),
+        kind: OpKind::Map { object: 1u8, offset: start as u64 * PAGE },
+    };
+    let mut vm = Vm::new(pages(0, 1 << 20), None).unwrap();
+    for start in (0..1000).filter(|start| start % 3 == 0) {
+        vm.apply(&map(start, start + 1)).unwrap();
+    }
+    let cost = Cost { op: 100, table: 0, entry: 40, pages: 50 };
+    let mut planner = Planner::new(Policy { remap_in_use: true, cost, ..Policy::default() });
+    let mut batch = || {
+        for start in (0..1000).filter(|start| start % 6 == 1) {
+            let op = map(start, start + 2);
+            planner.want(op.range, op.kind).unwrap();
+        }
+        let plan = planner.plan(&vm);
+        let count = plan.ops().len();
+        planner.recycle(plan);
+        count
+    };
+    let count = batch();
+    assert!(count > 100);
+    let again = allocation_counter::measure(|| assert_eq!(batch(), count));
+    assert_eq!(again.count_total, 0);
+}
