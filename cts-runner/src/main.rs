@@ -34,6 +34,14 @@ enum Command {
     /// Exit status: 0 when nothing is worse than the baseline (without one: when nothing failed), 1 when something is, 2 when it could not
     /// run.
     Run(deqp::RunArguments),
+    /// Puts two results of the CTS side by side: native and layer, plain and trap, two kernels.
+    ///
+    /// Exit status: 0 when no case ends worse in B, 1 when some do.
+    Compare(deqp::CompareArguments),
+    /// Runs one case of the CTS with everything that the layer can tell, and natively beside it, and collects what they leave in a folder.
+    ///
+    /// Exit status: 0 when the case passes with the layer.
+    Triage(deqp::TriageArguments),
     /// Runs one case of the suite in this process (what `suite` starts for every case).
     #[command(hide = true)]
     Case {
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Suite(arguments) => runner::run(&arguments),
         Command::Run(arguments) => deqp::run(&arguments),
+        Command::Compare(arguments) => deqp::compare(&arguments),
+        Command::Triage(arguments) => deqp::triage(&arguments),
         Command::Case { name, settings } => return runner::child::run_case(&name, &settings),
         Command::Probe { settings } => runner::child::probe(&settings).map(|()| true),
     };

@@ -5,8 +5,12 @@
 //! timeouts are private; and its hundred dependencies have some that nobody maintains.
 
 mod cases;
+mod compare;
 mod qpa;
 mod run;
 mod target;
+mod triage;
 
+pub(crate) use compare::{CompareArguments, compare};
 pub(crate) use run::{RunArguments, run};
+pub(crate) use triage::{TriageArguments, triage};

@@ -1,7 +1,7 @@
 //! `cts-runner run`: cases in batches, a process a batch, several at a time.
 
 use super::cases::{self, Selection};
-use super::target::{Detail, Target, TargetArguments};
+use super::target::{Manner, Target, TargetArguments};
 use crate::baseline::{Baseline, Difference};
 use crate::report::{self, Record, Status, Tally};
 use crate::runner::threads;
@@ -222,8 +222,8 @@ impl<'a> Work<'a> {
         while !left.is_empty() {
             let number = self.process.fetch_add(1, Ordering::Relaxed);
             let stem = self.logs.join(format!("{number:05}"));
-            let session =
-                self.target.run(&self.target.settings, Detail::Brief, &left, &stem, || self.step())?;
+            let manner = Manner { settings: &self.target.settings, variables: &[], thorough: false };
+            let session = self.target.run(&manner, &left, &stem, || self.step())?;
             let done: HashSet<&str> = session.records.iter().map(|record| record.case.as_str()).collect();
             left.retain(|case| !done.contains(case));
             let failed = session.records.iter().any(|record| record.status.is_failure());

@@ -6,6 +6,7 @@ use crate::report::{Record, Status};
 use crate::settings::{Kernel, Listening, Settings, Unbound};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -61,13 +62,13 @@ pub(super) struct Target {
     timeout: Duration,
 }
 
-/// How much a process writes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detail {
-    /// Results and what cases say.
-    Brief,
-    /// Images and shaders too.
-    Full,
+/// How one process is run.
+pub(super) struct Manner<'a> {
+    pub(super) settings: &'a Settings,
+    /// Variables beside those that the settings mean.
+    pub(super) variables: &'a [(&'static str, OsString)],
+    /// Logs images, shaders, and the stack where a case crashes.
+    pub(super) thorough: bool,
 }
 
 /// What became of one process.
@@ -118,25 +119,18 @@ impl Target {
     }
 
     /// The variables that are set for deqp-vk; without a value: removed.
-    pub(super) fn variables(&self, settings: &Settings) -> Vec<(String, Option<OsString>)> {
-        let mut variables: Vec<(String, Option<OsString>)> = self
-            .environment
-            .variables(settings)
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
-        for (name, value) in &self.variables {
-            variables.retain(|(known, _)| known != name);
-            variables.push((name.clone(), Some(value.into())));
-        }
-        variables
+    pub(super) fn variables(&self, manner: &Manner<'_>) -> BTreeMap<String, Option<OsString>> {
+        let settings = self.environment.variables(manner.settings);
+        let more = manner.variables.iter().map(|(name, value)| (*name, Some(value.clone())));
+        let given = self.variables.iter().map(|(name, value)| (name.as_str(), Some(value.into())));
+        settings.into_iter().chain(more).chain(given).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// deqp-vk in its folder.
-    fn command(&self, settings: &Settings) -> Command {
+    fn command(&self, manner: &Manner<'_>) -> Command {
         let mut command = Command::new(&self.binary);
         command.current_dir(self.binary.parent().unwrap_or(Path::new("/"))).stdin(Stdio::null());
-        for (name, value) in self.variables(settings) {
+        for (name, value) in self.variables(manner) {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -149,11 +143,9 @@ impl Target {
     pub(super) fn list(&self, pattern: &str) -> Result<String> {
         let scratch = tempfile::tempdir().context("a folder for the case list")?;
         let file = scratch.path().join("cases.txt");
-        let mut command = self.command(&Settings {
-            kernel: Kernel::Native,
-            listening: Listening::None,
-            ..self.settings.clone()
-        });
+        let settings =
+            Settings { kernel: Kernel::Native, listening: Listening::None, ..self.settings.clone() };
+        let mut command = self.command(&Manner { settings: &settings, variables: &[], thorough: false });
         command
             .arg("--deqp-runmode=txt-caselist")
             .arg(option("--deqp-caselist-export-file", &file))
@@ -173,8 +165,7 @@ impl Target {
     /// The process cannot be started or its files not be written. Whatever it does by itself is no error.
     pub(super) fn run(
         &self,
-        settings: &Settings,
-        detail: Detail,
+        manner: &Manner<'_>,
         cases: &[&str],
         stem: &Path,
         mut each: impl FnMut(),
@@ -185,14 +176,15 @@ impl Target {
         // An older log would be taken for this process's until it has begun its own.
         let _ = std::fs::remove_file(&log);
         std::fs::write(&list, cases.join("\n") + "\n").with_context(|| list.display().to_string())?;
-        let enable = if detail == Detail::Full { "enable" } else { "disable" };
-        let mut command = self.command(settings);
+        let enable = if manner.thorough { "enable" } else { "disable" };
+        let mut command = self.command(manner);
         command
             .arg(option("--deqp-caselist-file", &list))
             .arg(option("--deqp-log-filename", &log))
             .arg(option("--deqp-shadercache-filename", &stem.with_extension("shadercache")))
             .arg(format!("--deqp-log-images={enable}"))
             .arg(format!("--deqp-log-shader-sources={enable}"))
+            .arg(format!("--deqp-crashhandler={enable}"))
             .args(&self.arguments)
             .stdout(File::create(&out).with_context(|| out.display().to_string())?)
             .stderr(File::create(&err).with_context(|| err.display().to_string())?);
@@ -245,7 +237,7 @@ impl Target {
             records.push(Record { status, message, duration: since.elapsed(), output, ..Record::new(&case) });
             each();
         }
-        if settings.listening != Listening::None {
+        if manner.settings.listening != Listening::None {
             let said = std::fs::read(&out).unwrap_or_default();
             blame_validation(&mut records, &String::from_utf8_lossy(&said));
         }
