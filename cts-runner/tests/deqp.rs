@@ -230,7 +230,8 @@ fn triage_collects_what_a_case_leaves() {
 fn deqp_runs_under_the_layer_and_its_switches() {
     let run = Run::new();
     let layer = common::library().to_str().expect("UTF-8");
-    let arguments = ["run", "--deqp", FAKE, "--layer", layer, "--trap", "--out", "out", "--group", "fake.beta.layered"];
+    let arguments =
+        ["run", "--deqp", FAKE, "--layer", layer, "--trap", "--out", "out", "--group", "fake.beta.layered"];
     let output = run.command(&arguments);
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(run.statuses()["beta.layered"], "Pass");
