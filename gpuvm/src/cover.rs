@@ -11,7 +11,7 @@ pub(crate) struct Piece {
     pub(crate) differs: bool,
 }
 
-/// [`Cost`](crate::Cost) and what it depends on, with the powers of two rounded and the least costs in force.
+/// [`Cost`](crate::Cost) and what it depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prices {
     pub(crate) block: u64,
@@ -27,19 +27,17 @@ pub(crate) struct Prices {
 
 impl Prices {
     pub(crate) fn new(policy: &Policy) -> Self {
-        let page = power_of_two(policy.page_size);
-        let block = power_of_two(policy.block_size).max(page);
-        let cost = policy.cost;
+        let Policy { page_size, block_size, shares_tables, keeps_entries, cost, .. } = *policy;
         Self {
-            block,
-            op: cost.op.max(1).into(),
+            block: block_size,
+            op: cost.op.into(),
             table: cost.table.into(),
             entry: cost.entry.into(),
             pages: cost.pages.into(),
-            block_pages: block / page,
-            page_shift: page.trailing_zeros(),
-            shares_tables: policy.shares_tables,
-            keeps_entries: policy.keeps_entries,
+            block_pages: block_size / page_size,
+            page_shift: page_size.trailing_zeros(),
+            shares_tables,
+            keeps_entries,
         }
     }
 
@@ -67,10 +65,6 @@ impl Prices {
     fn entries(&self, count: u64, differs: bool) -> u64 {
         if differs || !self.keeps_entries { count.saturating_mul(self.entry) } else { 0 }
     }
-}
-
-pub(crate) fn power_of_two(value: u64) -> u64 {
-    value.max(1).checked_next_power_of_two().unwrap_or(1 << 63)
 }
 
 /// Operations that end before the current address, and perhaps one that does not.

@@ -12,8 +12,8 @@ pub struct Plan<O> {
     /// Whether a want hid a part of an earlier one.
     pub overlapped: bool,
     pub(crate) max_ops: usize,
-    /// Bytes of a page table whose operations stay together; 0 where that does not matter.
-    pub(crate) table: u64,
+    /// Bytes of a page table whose operations stay together, where that matters.
+    pub(crate) table: Option<u64>,
 }
 
 impl<O> Plan<O> {
@@ -41,11 +41,8 @@ impl<O> Plan<O> {
     /// Number of the first operations of `ops` that make a chunk.
     fn cut(&self, ops: &[Op<O>]) -> usize {
         let most = self.max_ops.min(ops.len());
-        if self.table == 0 || most == ops.len() {
-            return most;
-        }
-        let parts =
-            |&cut: &usize| (ops[cut - 1].range.end() - 1) / self.table != ops[cut].range.start / self.table;
+        let Some(table) = self.table.filter(|_| most < ops.len()) else { return most };
+        let parts = |&cut: &usize| (ops[cut - 1].range.end() - 1) / table != ops[cut].range.start / table;
         (1..=most).rev().find(parts).unwrap_or(most)
     }
 }

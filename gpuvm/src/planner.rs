@@ -1,6 +1,5 @@
-//! From wanted bindings to the fewest operations.
+//! From wanted bindings to the cheapest operations.
 
-use crate::cover::power_of_two;
 use crate::line::{Line, Rules};
 use crate::overlay::Overlay;
 use crate::run::{Content, Run};
@@ -14,16 +13,18 @@ use crate::{Op, OpKind, Plan, Policy, VaRange, Vm, VmError};
 /// * Wants count in the order in which they came: where two overlap, the later one is what is wanted.
 /// * Wants that continue each other in address and content become one run: the same object with offsets in line,
 ///   null next to null, unmap next to unmap.
-/// * A run that is there already gives no operation. Any other gives exactly one, from its first to its last byte
-///   that differs from what is mapped; what is already right in between is mapped again, because an operation more
-///   costs the kernel more than a longer one. To unmap what is not mapped is to be right already.
-/// * The operations are disjoint and in the order of addresses, and touch no address that was not wanted.
+/// * A run that is there already gives no operation; to unmap what is not mapped is to be right already. Of any other,
+///   all that differs from what is mapped is in an operation, and what does not differ is where that is cheaper than
+///   another operation.
+/// * With [`Policy::remap_in_use`] an operation that is needed may reach over mappings next to what was wanted, or
+///   join two over mappings between them, where those show already, byte for byte, what it maps. It never reaches
+///   over a hole. Without, no address is touched that was not wanted.
+/// * The operations are disjoint, in the order of addresses, and none continues the one before it.
 ///
-/// Under these rules no plan with fewer operations exists.
+/// Under these rules no plan costs less, in the terms of [`Cost`](crate::Cost).
 #[derive(Clone, Debug)]
 pub struct Planner<O> {
     policy: Policy,
-    page_size: u64,
     rules: Rules,
     overlay: Overlay<O>,
     line: Line<O>,
@@ -32,10 +33,10 @@ pub struct Planner<O> {
 }
 
 impl<O: Copy + Eq> Planner<O> {
-    /// A planner for the kernel that `policy` describes. A page size that is not a power of two is rounded up to one.
+    /// A planner for the kernel that `policy` describes.
     pub fn new(policy: Policy) -> Self {
+        let policy = policy.in_force();
         Self {
-            page_size: power_of_two(policy.page_size),
             rules: Rules::new(&policy),
             policy,
             overlay: Overlay::new(),
@@ -45,7 +46,7 @@ impl<O: Copy + Eq> Planner<O> {
         }
     }
 
-    /// The policy it plans by.
+    /// The policy it plans by, its values rounded to what they count as.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -65,7 +66,7 @@ impl<O: Copy + Eq> Planner<O> {
             OpKind::Null if !self.policy.null_mapping => kind = OpKind::Unmap,
             OpKind::Null | OpKind::Unmap => {}
         }
-        if (range.start | range.len | offset) & (self.page_size - 1) != 0 || range.len == 0 {
+        if (range.start | range.len | offset) & (self.policy.page_size - 1) != 0 || range.len == 0 {
             return Err(self.refusal(range, offset));
         }
         let Some(end) = range.start.checked_add(range.len) else {
@@ -82,7 +83,7 @@ impl<O: Copy + Eq> Planner<O> {
         if let Err(error) = range.check() {
             return error;
         }
-        let page_size = self.page_size;
+        let page_size = self.policy.page_size;
         let is_misaligned = |value: &u64| value & (page_size - 1) != 0;
         let value = [range.start, range.len].into_iter().find(is_misaligned).unwrap_or(offset);
         VmError::Misaligned { value, page_size }
@@ -116,9 +117,9 @@ impl<O: Copy + Eq> Planner<O> {
             line.add(run, &mut content, rules, &mut ops);
         }
         line.finish(u64::MAX, &mut content, rules, &mut ops);
-        let Policy { shares_tables, max_ops, .. } = self.policy;
-        let table = if shares_tables { power_of_two(self.policy.block_size) } else { 0 };
-        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops: max_ops.max(1), table };
+        let Policy { shares_tables, max_ops, block_size, .. } = self.policy;
+        let table = shares_tables.then_some(block_size);
+        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops, table };
         self.clear();
         plan
     }

@@ -34,11 +34,11 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Bytes of which addresses, lengths and object offsets have to be multiples: a power of two.
+    /// Bytes of which addresses, lengths and object offsets have to be multiples: a power of two, or rounded up to one.
     pub page_size: u64,
     /// Bytes that one entry maps where address and object offset are multiples of it, and that one last-level page
-    /// table covers where it is filled with pages: 2 MiB on the kernels of today. A power of two; what is smaller than
-    /// a page counts as a page.
+    /// table covers where it is filled with pages: 2 MiB on the kernels of today. Rounded up to a power of two that is
+    /// at least a page.
     pub block_size: u64,
     /// Whether the kernel has null mappings. Where it does not, a wanted [`Null`](crate::OpKind::Null) is planned as
     /// an [`Unmap`](crate::OpKind::Unmap).
@@ -72,6 +72,21 @@ impl Default for Policy {
             remap_in_use: false,
             keeps_entries: false,
             cost: Cost::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy with every value in its domain.
+    pub(crate) fn in_force(self) -> Self {
+        let power_of_two = |value: u64| value.max(1).checked_next_power_of_two().unwrap_or(1 << 63);
+        let page_size = power_of_two(self.page_size);
+        Self {
+            page_size,
+            block_size: power_of_two(self.block_size).max(page_size),
+            max_ops: self.max_ops.max(1),
+            cost: Cost { op: self.cost.op.max(1), ..self.cost },
+            ..self
         }
     }
 }
