@@ -230,6 +230,8 @@ impl<'a> Enabled<'a> {
             ChainCopy::new_until(
                 info.p_next,
                 &[
+                    Type::PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
+                    Type::PHYSICAL_DEVICE_SAMPLER_YCBCR_CONVERSION_FEATURES,
                     Type::PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                     Type::PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
                     Type::PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
@@ -243,6 +245,16 @@ impl<'a> Enabled<'a> {
         } else {
             chain
                 .push_front(vk::PhysicalDeviceDescriptorBufferFeaturesEXT::default().descriptor_buffer(true));
+        }
+        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan11Features<'_>>() {
+            features.sampler_ycbcr_conversion = vk::TRUE;
+        } else if let Some(features) = chain.get_mut::<vk::PhysicalDeviceSamplerYcbcrConversionFeatures<'_>>()
+        {
+            features.sampler_ycbcr_conversion = vk::TRUE;
+        } else {
+            chain.push_front(
+                vk::PhysicalDeviceSamplerYcbcrConversionFeatures::default().sampler_ycbcr_conversion(true),
+            );
         }
         if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
             features.buffer_device_address = vk::TRUE;

@@ -44,6 +44,11 @@ impl Plane {
     }
 }
 
+/// Whether two texels share their chroma in one plane: a view for sampling then needs a colour conversion.
+pub fn is_packed_422(format: vk::Format) -> bool {
+    info(format).is_some_and(|info| !info.compressed && info.planes.is_empty() && info.block_extent != [1; 3])
+}
+
 /// The planes of a format. One that the registry does not know is a single plane of colour.
 pub fn planes(format: vk::Format) -> Vec<Plane> {
     let Some(whole) = info(format) else {
@@ -125,6 +130,20 @@ mod tests {
             granularity(F::G8_B8R8_2PLANE_420_UNORM, T::TYPE_2D),
             [Some((256, 256, 1)), Some((256, 128, 1))]
         );
+    }
+
+    #[test]
+    fn packed_422_is_told_from_other_blocks() {
+        assert!(is_packed_422(vk::Format::G8B8G8R8_422_UNORM));
+        assert!(is_packed_422(vk::Format::B10X6G10X6R10X6G10X6_422_UNORM_4PACK16));
+        for other in [
+            vk::Format::R8G8B8A8_UNORM,
+            vk::Format::BC1_RGB_UNORM_BLOCK,
+            vk::Format::G8_B8R8_2PLANE_422_UNORM,
+            vk::Format::UNDEFINED,
+        ] {
+            assert!(!is_packed_422(other), "{other:?}");
+        }
     }
 
     #[test]

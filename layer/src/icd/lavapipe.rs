@@ -231,8 +231,13 @@ impl Lavapipe {
                 expected: JitTexture::SIZE as u64,
             });
         }
+        let conversion = format::is_packed_422(plane.format)
+            .then(|| Conversion::new(device, plane.format))
+            .transpose()
+            .map_err(|result| LearnError::Driver { call: "vkCreateSamplerYcbcrConversion", result })?;
+        let mut conversion_info = vk::SamplerYcbcrConversionInfo::default();
         let mut usage = vk::ImageViewUsageCreateInfo::default().usage(vk::ImageUsageFlags::SAMPLED);
-        let view_info = vk::ImageViewCreateInfo::default()
+        let mut view_info = vk::ImageViewCreateInfo::default()
             .image(image)
             .format(plane.format)
             .view_type(view_type(info))
@@ -244,6 +249,10 @@ impl Lavapipe {
                 layer_count: info.array_layers,
             })
             .push_next(&mut usage);
+        if let Some(conversion) = &conversion {
+            conversion_info.conversion = conversion.handle;
+            view_info = view_info.push_next(&mut conversion_info);
+        }
         // SAFETY: an image of this device, its own format and whole range.
         let view = unsafe { device.create_image_view(&view_info, None) }
             .map_err(|result| LearnError::Driver { call: "vkCreateImageView", result })?;
@@ -264,6 +273,34 @@ impl Lavapipe {
             device.destroy_image_view(view, None);
         }
         Ok(JitTexture(core::array::from_fn(|n| bytes[n])))
+    }
+}
+
+/// A colour conversion, without which a view of some formats is not valid; nobody samples with it.
+struct Conversion<'a> {
+    device: &'a ash::Device,
+    handle: vk::SamplerYcbcrConversion,
+}
+
+impl<'a> Conversion<'a> {
+    /// The device has the feature samplerYcbcrConversion on.
+    fn new(device: &'a ash::Device, format: vk::Format) -> Result<Self, vk::Result> {
+        let info = vk::SamplerYcbcrConversionCreateInfo::default()
+            .format(format)
+            .ycbcr_model(vk::SamplerYcbcrModelConversion::RGB_IDENTITY)
+            .x_chroma_offset(vk::ChromaLocation::MIDPOINT)
+            .y_chroma_offset(vk::ChromaLocation::MIDPOINT)
+            .chroma_filter(vk::Filter::NEAREST);
+        // SAFETY: a device of ours.
+        let handle = unsafe { device.create_sampler_ycbcr_conversion(&info, None) }?;
+        Ok(Self { device, handle })
+    }
+}
+
+impl Drop for Conversion<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`; the view that was made with it is gone.
+        unsafe { self.device.destroy_sampler_ycbcr_conversion(self.handle, None) };
     }
 }
 
