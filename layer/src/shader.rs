@@ -8,21 +8,23 @@ use ash::vk;
 use core::ffi::CStr;
 use std::sync::Once;
 
-/// What the driver gets instead of a module that would end the process; `None` for all others.
+/// What the driver gets instead of a module that it would get wrong; `None` for all others.
 ///
 /// # Safety
 /// `code` is a module of `size` bytes.
 unsafe fn replacement(call: &str, code: *const u32, size: usize) -> Option<Vec<u32>> {
     // SAFETY: the caller's promise; the specification wants whole, aligned words.
     let code = unsafe { slice(code, u32::try_from(size / 4).ok()?) };
-    let edited = spirv::without_sparse_texel_reads(code)?;
+    let edited = spirv::edit(code)?;
     static SAID: Once = Once::new();
-    SAID.call_once(|| {
-        tracing::warn!(
-            "{call}: the driver keeps no residency of texel buffers: sparse reads of them always say \"resident\""
-        );
-    });
-    Some(edited)
+    if edited.texel_buffers {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "{call}: the driver keeps no residency of texel buffers: sparse reads of them always say \"resident\""
+            );
+        });
+    }
+    Some(edited.code)
 }
 
 /// Devices without residency codes have no shader to look at.

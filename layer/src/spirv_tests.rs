@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 const OP_TYPE_VOID: u16 = 19;
-const OP_TYPE_VECTOR: u16 = 23;
+const OP_TYPE_FLOAT: u16 = 22;
 const OP_VARIABLE: u16 = 59;
 const OP_LABEL: u16 = 248;
 const OP_RETURN: u16 = 253;
@@ -25,8 +25,9 @@ const SECOND_RESULT: u32 = 10;
 const FIRST_FREE: u32 = 20;
 
 fn module(instructions: &[(u16, &[u32])]) -> Vec<u32> {
-    let header = [MAGIC, 0x1_0000, 0, FIRST_FREE, 0];
-    header.into_iter().chain(instructions.iter().flat_map(|(op, words)| instruction(*op, words))).collect()
+    let mut code = vec![MAGIC, 0x1_0000, 0, FIRST_FREE, 0];
+    instructions.iter().for_each(|(opcode, operands)| emit(&mut code, *opcode, &[operands]));
+    code
 }
 
 /// A module that reads an image of this dimension sparsely, in two functions.
@@ -65,7 +66,9 @@ fn all(code: &[u32], opcode: u16) -> Vec<&[u32]> {
 fn sparse_reads_of_texel_buffers_become_plain_ones() {
     for (sparse, plain) in [(OP_IMAGE_SPARSE_FETCH, OP_IMAGE_FETCH), (OP_IMAGE_SPARSE_READ, OP_IMAGE_READ)] {
         let code = reader(CAPABILITY_SPARSE_RESIDENCY, DIM_BUFFER, sparse);
-        let edited = without_sparse_texel_reads(&code).unwrap();
+        let edited = edit(&code).unwrap();
+        assert!(edited.texel_buffers);
+        let edited = edited.code;
         assert!(all(&edited, sparse).is_empty());
         let constants = all(&edited, OP_CONSTANT);
         let &[&[integer, resident, value]] = constants.as_slice() else { panic!("{constants:?}") };
@@ -91,9 +94,53 @@ fn sparse_reads_of_texel_buffers_become_plain_ones() {
     }
 }
 
+/// A module that samples with a comparison; a vector of four floats is there already, or not.
+fn comparer(vector: bool) -> Vec<u32> {
+    const FLOAT: u32 = 11;
+    let vector: (u16, &[u32]) =
+        if vector { (OP_TYPE_VECTOR, &[TEXEL, FLOAT, 4]) } else { (OP_TYPE_VECTOR, &[TEXEL, FLOAT, 3]) };
+    module(&[
+        (OP_CAPABILITY, &[CAPABILITY_SPARSE_RESIDENCY]),
+        (OP_TYPE_INT, &[INT, 32, 1]),
+        (OP_TYPE_FLOAT, &[FLOAT, 32]),
+        vector,
+        (OP_TYPE_STRUCT, &[PAIR, INT, FLOAT]),
+        (OP_FUNCTION, &[19, 17, 0, 16]),
+        (OP_IMAGE_SPARSE_SAMPLE_DREF_EXPLICIT_LOD, &[PAIR, RESULT, LOADED, COORDINATE, 12, 0x2, 13]),
+        (OP_IMAGE_SPARSE_SAMPLE_DREF_IMPLICIT_LOD, &[PAIR, SECOND_RESULT, LOADED, COORDINATE, 12]),
+        (OP_FUNCTION_END, &[]),
+    ])
+}
+
+#[test]
+fn comparisons_get_four_channels() {
+    for has_vector in [true, false] {
+        let Edited { code, texel_buffers } = edit(&comparer(has_vector)).unwrap();
+        assert!(!texel_buffers);
+        let vectors = all(&code, OP_TYPE_VECTOR);
+        let four: Vec<_> = vectors.iter().filter(|vector| vector[2] == 4).collect();
+        let &[&[vector, 11, 4]] = four.as_slice() else { panic!("{vectors:?}") };
+        let structures = all(&code, OP_TYPE_STRUCT);
+        let &[_, &[wide, INT, member]] = structures.as_slice() else { panic!("{structures:?}") };
+        assert_eq!(member, *vector);
+        let explicit = all(&code, OP_IMAGE_SPARSE_SAMPLE_DREF_EXPLICIT_LOD);
+        let &[&[type_of_it, whole, ref operands @ ..]] = explicit.as_slice() else { panic!("{explicit:?}") };
+        assert_eq!((type_of_it, operands), (wide, [LOADED, COORDINATE, 12, 0x2, 13].as_slice()));
+        let extracts = all(&code, OP_COMPOSITE_EXTRACT);
+        let &[&[INT, code_of_it, first, 0], &[11, texel, second, 1, 0], ..] = extracts.as_slice() else {
+            panic!("{extracts:?}")
+        };
+        assert_eq!([first, second], [whole, whole]);
+        let pairs = all(&code, OP_COMPOSITE_CONSTRUCT);
+        assert_eq!(pairs[0], [PAIR, RESULT, code_of_it, texel]);
+        assert_eq!((pairs.len(), extracts.len()), (2, 4));
+        assert_eq!(code[BOUND], FIRST_FREE + u32::from(!has_vector) + 1 + 2 * 3);
+    }
+}
+
 #[test]
 fn other_modules_stay_as_they_are() {
-    let unchanged = |code: &[u32]| assert_eq!(without_sparse_texel_reads(code), None);
+    let unchanged = |code: &[u32]| assert_eq!(edit(code), None);
     // Images have residency of their own.
     unchanged(&reader(CAPABILITY_SPARSE_RESIDENCY, DIM_2D, OP_IMAGE_SPARSE_FETCH));
     unchanged(&reader(CAPABILITY_SPARSE_RESIDENCY, DIM_BUFFER, OP_IMAGE_FETCH));
@@ -112,10 +159,10 @@ proptest! {
             *slot = word;
         }
         code.truncate(code.len() - cut.min(code.len()));
-        if let Some(edited) = without_sparse_texel_reads(&code) {
+        if let Some(Edited { code, .. }) = edit(&code) {
             // What is edited is whole.
-            let words: usize = instructions(&edited).map(|instruction| instruction.words.len()).sum();
-            prop_assert_eq!(words + HEADER, edited.len());
+            let words: usize = instructions(&code).map(|instruction| instruction.words.len()).sum();
+            prop_assert_eq!(words + HEADER, code.len());
         }
     }
 }
