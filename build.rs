@@ -5,6 +5,8 @@
 mod commands;
 #[path = "build/formats.rs"]
 mod formats;
+#[path = "build/queues.rs"]
+mod queues;
 #[path = "build/registry.rs"]
 mod registry;
 #[path = "build/structs.rs"]
@@ -55,6 +57,7 @@ fn generate() -> Result<(), String> {
         "commands.rs",
         &commands::generate(&registry, &list).map_err(|error| format!("{COMMANDS}: {error}"))?,
     )?;
+    write(&out, "queue_commands.rs", &queues::generate(&registry))?;
     let structs = structs::Structs::new(&registry, video.as_ref());
     write(&out, "struct_sizes.rs", &structs.sizes()?)?;
     write(&out, "struct_names.rs", &structs.names())?;

@@ -19,6 +19,7 @@ pub(crate) fn generate(registry: &Registry, list: &str) -> Result<String, String
         if line.is_empty() {
             continue;
         }
+        let (line, added) = line.strip_prefix('+').map_or((line, false), |rest| (rest.trim(), true));
         let (name, newer) = read_line(line).map_err(|error| format!("line {}: {error}", number + 1))?;
         let (names, level) = match canonical(registry, name) {
             Some(canonical) => (names_of(registry, canonical), level_of(registry, canonical)?),
@@ -32,6 +33,11 @@ pub(crate) fn generate(registry: &Registry, list: &str) -> Result<String, String
                     ));
                 }
             },
+        };
+        let level = match (level, added) {
+            (level, false) => level,
+            ("Device", true) => "AddedQueues",
+            (_, true) => return Err(format!("line {}: {name} is no device command", number + 1)),
         };
         for alias in names {
             if rows.insert(alias, (name, level)).is_some() {

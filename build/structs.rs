@@ -268,7 +268,7 @@ fn name_of(item: &Type) -> Option<&str> {
     }
 }
 
-fn members(item: &Type) -> impl Iterator<Item = &TypeMemberDefinition> {
+pub(crate) fn members(item: &Type) -> impl Iterator<Item = &TypeMemberDefinition> {
     let members = match &item.spec {
         TypeSpec::Members(members) => members.as_slice(),
         _ => &[],

@@ -2,6 +2,7 @@
 //!
 //! Better than the driver's own sparse buffers: alignment and size are the layer's, and reads of storage texel buffers come right.
 
+use crate::added::sharing;
 use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse, on_device};
 use crate::layout::BLOCK;
@@ -184,9 +185,12 @@ pub(crate) unsafe extern "system" fn create_buffer(
     on_device(device, "vkCreateBuffer", |d, sparse| {
         // SAFETY: the application's valid arguments.
         let create_info = unsafe { &*info };
+        // SAFETY: as above.
+        let translated = unsafe { sharing::for_driver(d, create_info) };
+        let create_info = translated.as_ref().map_or(create_info, |translated| translated.info());
         let Some(sparse) = sparse.filter(|_| create_info.flags.intersects(SPARSE)) else {
             // SAFETY: as above, handed on.
-            return unsafe { (d.next.fp_v1_0().create_buffer)(device, info, allocator, buffer) };
+            return unsafe { (d.next.fp_v1_0().create_buffer)(device, create_info, allocator, buffer) };
         };
         // SAFETY: as above.
         unsafe {
@@ -252,13 +256,17 @@ pub(crate) unsafe extern "system" fn get_device_buffer_memory_requirements(
         // SAFETY: the application's valid arguments.
         let (query, create_info) = unsafe { (&*info, &*(*info).p_create_info) };
         let next = d.next.fp_v1_3().get_device_buffer_memory_requirements;
+        // SAFETY: as above.
+        let translated = unsafe { sharing::for_driver(d, create_info) };
+        let create_info = translated.as_ref().map_or(create_info, |translated| translated.info());
+        let mut query = *query;
+        query.p_create_info = create_info;
         if sparse.is_none() || !create_info.flags.intersects(SPARSE) {
             // SAFETY: as above, handed on.
-            return unsafe { next(device, info, out) };
+            return unsafe { next(device, &raw const query, out) };
         }
         // SAFETY: as above.
         let plain = unsafe { PlainInfo::new(create_info) };
-        let mut query = *query;
         query.p_create_info = &raw const plain.info;
         // SAFETY: the application's query with the plain buffer's create info; then `out` is written.
         unsafe {

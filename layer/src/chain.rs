@@ -43,6 +43,17 @@ pub(crate) unsafe fn find<'a, T: TaggedStructure>(p_next: *const c_void) -> Opti
     Some(unsafe { &*found.cast() })
 }
 
+/// The first structure of type `T` in a chain that is to be written.
+///
+/// # Safety
+/// `p_next` is null or a chain that is valid, and the caller's to write, for `'a`.
+pub(crate) unsafe fn find_mut<'a, T: TaggedStructure>(p_next: *mut c_void) -> Option<&'a mut T> {
+    // SAFETY: the caller's promise, here and below.
+    let found = unsafe { iter(p_next) }.find(|&node| unsafe { (*node).s_type } == T::STRUCTURE_TYPE)?;
+    // SAFETY: sType says that it is a `T`, and the caller may write it.
+    Some(unsafe { &mut *found.cast_mut().cast() })
+}
+
 /// `VkLayerInstanceCreateInfo` and `VkLayerDeviceCreateInfo` (vulkan/vk_layer.h), which the loader chains and vk.xml does not have:
 /// sType, pNext, function, and a union whose longest member is two pointers for an instance, one for a device.
 fn size_of_node(s_type: vk::StructureType) -> Option<usize> {

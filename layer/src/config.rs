@@ -16,6 +16,9 @@ pub enum Kernel {
     Off,
 }
 
+/// More than any application asks for.
+const MAX_SPARSE_QUEUES: u32 = 16;
+
 /// Everything that is read from the environment, once a process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,6 +31,8 @@ pub struct Config {
     pub map_nothing: bool,
     /// Compare mirror and page table after every bind (`TESSERA_VERIFY`).
     pub verify: bool,
+    /// How many queues the family has that the layer adds to devices whose binding it owns (`TESSERA_SPARSE_QUEUES`); 0: no family.
+    pub sparse_queues: u32,
     /// Where counters go when a device is destroyed (`TESSERA_STATS`).
     pub stats: Option<PathBuf>,
 }
@@ -95,8 +100,21 @@ impl Config {
             }
         };
         let (faults, map_nothing) = parse_faults(text("TESSERA_FAULT").as_deref().unwrap_or(""))?;
+        let sparse_queues = match text("TESSERA_SPARSE_QUEUES") {
+            None => 0,
+            Some(value) => match value.parse() {
+                Ok(queues) if queues <= MAX_SPARSE_QUEUES => queues,
+                _ => {
+                    return Err(ConfigError::Value {
+                        variable: "TESSERA_SPARSE_QUEUES",
+                        value,
+                        allowed: "0 to 16",
+                    });
+                }
+            },
+        };
         let stats = text("TESSERA_STATS").map(PathBuf::from);
-        Ok(Self { kernel, unbound, faults, map_nothing, verify, stats })
+        Ok(Self { kernel, unbound, faults, map_nothing, verify, sparse_queues, stats })
     }
 }
 
@@ -150,6 +168,8 @@ mod tests {
             ("TESSERA_VERIFY", "yes"),
             ("TESSERA_FAULT", "op:0"),
             ("TESSERA_FAULT", "op"),
+            ("TESSERA_SPARSE_QUEUES", "17"),
+            ("TESSERA_SPARSE_QUEUES", "two"),
         ] {
             let message = with(&[(variable, value)]).unwrap_err().to_string();
             assert!(message.contains(variable) && message.contains(value), "{message}");

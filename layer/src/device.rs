@@ -1,5 +1,7 @@
 //! Devices: which of them the layer owns binding on, and everything that it keeps for those.
 
+use crate::added::Added;
+use crate::added::family::{DeviceQueues, Family};
 use crate::address_space::{AddressSpace, BindError, Verifier};
 use crate::arrays::slice;
 use crate::buffer::Buffer;
@@ -8,7 +10,7 @@ use crate::handles::Table;
 use crate::icd::lavapipe::{self, Lavapipe};
 use crate::image::Image;
 use crate::instance::{self, Failure, Instance, guard};
-use crate::loader::{self, DispatchKey};
+use crate::loader::{self, DispatchKey, SetDeviceLoaderData};
 use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::report::SPARSE_ADDRESS_SPACE;
@@ -36,6 +38,8 @@ pub struct Device {
     get_device_proc_addr: vk::PFN_vkGetDeviceProcAddr,
     /// `None` where the layer stands aside.
     pub sparse: Option<Sparse>,
+    /// `None` where the application has no queue that the layer added; otherwise `sparse` is there too.
+    pub added: Option<Added>,
 }
 
 /// What the layer keeps for a device on which it owns binding.
@@ -88,6 +92,19 @@ pub fn on_device<H: vk::Handle, R: Failure>(
             }
         }
     })
+}
+
+impl Device {
+    /// The next layer's function of a name.
+    ///
+    /// # Safety
+    /// `F` is the type of that function.
+    pub unsafe fn next_function<F: Copy>(&self, name: &CStr) -> Option<F> {
+        // SAFETY: the device is alive, the name valid.
+        let function = unsafe { (self.get_device_proc_addr)(self.next.handle(), name.as_ptr()) }?;
+        // SAFETY: the caller's promise: both are function pointers.
+        Some(unsafe { core::mem::transmute_copy::<unsafe extern "system" fn(), F>(&function) })
+    }
 }
 
 impl Sparse {
@@ -164,6 +181,9 @@ impl Sparse {
 
     /// Ends everything that still runs or is still bound.
     fn release(&self, d: &Device) {
+        if let Some(added) = &d.added {
+            added.release();
+        }
         for (_, queue) in self.queues.take_all() {
             queue.release(&d.next);
         }
@@ -211,6 +231,25 @@ enum SetupError {
     Kernel(kmd::Errno),
     #[error("the mirror: {0}")]
     Vm(gpuvm::VmError),
+    #[error("queueCount of family {} must be 1 to {} (VUID-VkDeviceQueueCreateInfo-queueCount-00382)", .0.index, .0.queues)]
+    QueueCount(Family),
+    #[error("the loader has no callback for the objects of layers")]
+    NoLoaderData,
+    #[error("the added queues: {0}")]
+    Queues(vk::Result),
+}
+
+/// The queues of the layer's that the application asked for.
+fn add_queues(
+    next: &ash::Device,
+    queues: &DeviceQueues<'_>,
+    set_loader_data: Option<SetDeviceLoaderData>,
+) -> Result<Added, SetupError> {
+    if !(1..=queues.family.queues).contains(&queues.wanted) {
+        return Err(SetupError::QueueCount(queues.family));
+    }
+    let set_loader_data = set_loader_data.ok_or(SetupError::NoLoaderData)?;
+    Added::new(next, queues.family, queues.wanted, set_loader_data).map_err(SetupError::Queues)
 }
 
 /// A create info with what the layer needs turned on, and everything that it points to.
@@ -218,12 +257,13 @@ struct Enabled<'a> {
     info: vk::DeviceCreateInfo<'a>,
     _extensions: Vec<*const c_char>,
     _chain: ChainCopy,
+    queues: Option<DeviceQueues<'a>>,
 }
 
 impl<'a> Enabled<'a> {
     /// # Safety
     /// `info` is valid with everything it points to.
-    unsafe fn new(info: &vk::DeviceCreateInfo<'a>) -> Self {
+    unsafe fn new(info: &vk::DeviceCreateInfo<'a>, queues: Option<DeviceQueues<'a>>) -> Self {
         use vk::StructureType as Type;
         // SAFETY: the caller's promise.
         let mut chain = unsafe {
@@ -288,7 +328,12 @@ impl<'a> Enabled<'a> {
         enabled.p_next = chain.as_ptr();
         enabled.enabled_extension_count = extensions.len() as u32;
         enabled.pp_enabled_extension_names = extensions.as_ptr();
-        Self { info: enabled, _extensions: extensions, _chain: chain }
+        if let Some(queues) = &queues {
+            let infos = queues.infos();
+            enabled.queue_create_info_count = infos.len() as u32;
+            enabled.p_queue_create_infos = infos.as_ptr();
+        }
+        Self { info: enabled, _extensions: extensions, _chain: chain, queues }
     }
 }
 
@@ -326,9 +371,13 @@ pub(crate) unsafe extern "system" fn create_device(
         // SAFETY: the application's valid arguments.
         let features = unsafe { features_of(info) };
         // An application that binds nothing sparsely gets its driver as if the layer were not there.
-        let wanted = features.sparse_binding == vk::TRUE && instance.owns(physical);
         // SAFETY: as above.
-        let enabled = wanted.then(|| unsafe { Enabled::new(info) });
+        let queues = unsafe { DeviceQueues::new(&instance, physical, info) };
+        let wanted = queues.is_some() || (features.sparse_binding == vk::TRUE && instance.owns(physical));
+        // SAFETY: as above.
+        let set_loader_data = unsafe { loader::device_loader_data(info) };
+        // SAFETY: as above.
+        let enabled = wanted.then(|| unsafe { Enabled::new(info, queues) });
         let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
         // SAFETY: the application's valid arguments, edited.
         let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
@@ -345,9 +394,15 @@ pub(crate) unsafe extern "system" fn create_device(
         };
         // SAFETY: `load` answers with the next layer's functions.
         let functions = unsafe { ash::Device::load_with(load, handle) };
-        let sparse = enabled.is_some().then(|| Sparse::new(&instance, physical, load, features)).transpose();
-        let sparse = match sparse {
-            Ok(sparse) => sparse,
+        let queues = enabled.as_ref().and_then(|enabled| enabled.queues.as_ref());
+        let made = (|| {
+            let sparse =
+                enabled.is_some().then(|| Sparse::new(&instance, physical, load, features)).transpose()?;
+            let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
+            Ok((sparse, added))
+        })();
+        let (sparse, added) = match made {
+            Ok(made) => made,
             Err(error) => {
                 tracing::error!("vkCreateDevice: {error}");
                 // SAFETY: the device just made, which nobody knows.
@@ -365,6 +420,7 @@ pub(crate) unsafe extern "system" fn create_device(
             physical,
             get_device_proc_addr: next,
             sparse,
+            added,
         };
         // SAFETY: the device just made.
         DEVICES.write().insert(unsafe { DispatchKey::of(handle) }, Arc::new(record));
@@ -391,13 +447,25 @@ pub(crate) unsafe extern "system" fn destroy_device(
     });
 }
 
-/// The next layer's answer for a device, and whether the layer owns binding on it.
-pub fn next_proc_addr(device: vk::Device, name: *const c_char) -> (vk::PFN_vkVoidFunction, bool) {
-    // SAFETY: a handle of the application's; the name is its valid argument.
-    unsafe {
-        match find(DispatchKey::of(device)) {
-            Some(record) => ((record.get_device_proc_addr)(device, name), record.sparse.is_some()),
-            None => (None, false),
-        }
-    }
+/// What the layer has to do with a device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// Nothing: it is the driver's.
+    Aside,
+    OwnsBinding,
+    /// Owns binding, and the device has queues that the layer added.
+    HasQueues,
+}
+
+/// The next layer's answer for a device, and the layer's role in it.
+pub fn next_proc_addr(device: vk::Device, name: *const c_char) -> (vk::PFN_vkVoidFunction, Role) {
+    // SAFETY: a handle of the application's.
+    let Some(record) = find(unsafe { DispatchKey::of(device) }) else { return (None, Role::Aside) };
+    let role = match (&record.sparse, &record.added) {
+        (_, Some(_)) => Role::HasQueues,
+        (Some(_), None) => Role::OwnsBinding,
+        (None, None) => Role::Aside,
+    };
+    // SAFETY: as above; the name is the caller's valid argument.
+    (unsafe { (record.get_device_proc_addr)(device, name) }, role)
 }

@@ -1,5 +1,28 @@
 //! The functions behind the names in `commands.txt`, and the answers to "where is this function?".
 
+pub(crate) use crate::added::barriers::{
+    allocate_command_buffers, cmd_pipeline_barrier, cmd_pipeline_barrier2, cmd_set_event2, cmd_wait_events,
+    cmd_wait_events2, create_command_pool, destroy_command_pool, free_command_buffers,
+};
+pub(crate) use crate::added::family::{
+    get_device_queue, get_device_queue2, get_physical_device_queue_family_properties,
+    get_physical_device_queue_family_properties2, get_physical_device_surface_support_khr,
+    get_physical_device_wayland_presentation_support_khr, get_physical_device_xcb_presentation_support_khr,
+    get_physical_device_xlib_presentation_support_khr,
+};
+pub(crate) use crate::added::labels::{
+    debug_marker_set_object_name_ext, debug_marker_set_object_tag_ext, destroy_private_data_slot,
+    get_private_data, queue_begin_debug_utils_label_ext, queue_end_debug_utils_label_ext,
+    queue_insert_debug_utils_label_ext, set_debug_utils_object_name_ext, set_debug_utils_object_tag_ext,
+    set_private_data,
+};
+pub(crate) use crate::added::sharing::{
+    create_shared_swapchains_khr, create_swapchain_khr, get_device_image_memory_requirements,
+    get_device_image_subresource_layout_khr,
+};
+pub(crate) use crate::added::submit::{
+    device_wait_idle, queue_present_khr, queue_submit, queue_submit2, queue_wait_idle, signal_semaphore,
+};
 pub(crate) use crate::buffer::{
     create_buffer, destroy_buffer, get_buffer_memory_requirements, get_buffer_memory_requirements2,
     get_device_buffer_memory_requirements,
@@ -25,7 +48,7 @@ pub(crate) use crate::shader::{
     create_shader_module, create_shaders_ext,
 };
 
-use crate::device;
+use crate::device::{self, Role};
 use crate::instance::{self, guard};
 use crate::loader::{self, NegotiateLayerInterface};
 use crate::vk_registry::{Level, lookup};
@@ -61,16 +84,19 @@ pub(crate) unsafe extern "system" fn get_device_proc_addr(
     name: *const c_char,
 ) -> vk::PFN_vkVoidFunction {
     guard("vkGetDeviceProcAddr", || {
-        let (next, owned) = device::next_proc_addr(handle, name);
+        let (next, role) = device::next_proc_addr(handle, name);
         // SAFETY: the loader's or the application's valid argument.
         let named = unsafe { loader::name_of(name) };
         match lookup(named?.to_bytes()) {
             // On a device that the layer leaves alone, only its end is of interest.
             Some((Level::Device, function))
-                if owned || named == Some(c"vkDestroyDevice") || named == Some(c"vkGetDeviceProcAddr") =>
+                if role >= Role::OwnsBinding
+                    || named == Some(c"vkDestroyDevice")
+                    || named == Some(c"vkGetDeviceProcAddr") =>
             {
                 next.and(function)
             }
+            Some((Level::AddedQueues, function)) if role == Role::HasQueues => next.and(function),
             _ => next,
         }
     })

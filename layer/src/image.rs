@@ -1,5 +1,6 @@
 //! Sparse images: the driver's own, which shaders address block by block; the layer learns where they are and owns what is bound.
 
+use crate::added::sharing;
 use crate::arrays::write_array;
 use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse, on_device};
@@ -207,9 +208,12 @@ pub(crate) unsafe extern "system" fn create_image(
     on_device(device, "vkCreateImage", |d, sparse| {
         // SAFETY: the application's valid arguments.
         let create_info = unsafe { &*info };
+        // SAFETY: as above.
+        let translated = unsafe { sharing::for_driver(d, create_info) };
+        let create_info = translated.as_ref().map_or(create_info, |translated| translated.info());
         let Some(sparse) = sparse.filter(|_| create_info.flags.intersects(SPARSE)) else {
             // SAFETY: as above, handed on.
-            return unsafe { (d.next.fp_v1_0().create_image)(device, info, allocator, image) };
+            return unsafe { (d.next.fp_v1_0().create_image)(device, create_info, allocator, image) };
         };
         // SAFETY: as above.
         unsafe {
@@ -288,7 +292,12 @@ pub(crate) unsafe extern "system" fn get_device_image_sparse_memory_requirements
         if sparse.is_none() || !create_info.flags.intersects(SPARSE) {
             let next = d.next.fp_v1_3().get_device_image_sparse_memory_requirements;
             // SAFETY: as above, handed on.
-            return unsafe { next(device, info, count, out) };
+            return unsafe {
+                let translated = sharing::for_driver(d, create_info);
+                let mut query = *info;
+                query.p_create_info = translated.as_ref().map_or(create_info, |translated| translated.info());
+                next(device, &raw const query, count, out)
+            };
         }
         let residency = create_info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
         let requirements =

@@ -32,6 +32,9 @@ impl Failure for () {
 impl Failure for vk::Result {
     const VALUE: Self = vk::Result::ERROR_UNKNOWN;
 }
+impl Failure for vk::Bool32 {
+    const VALUE: Self = vk::FALSE;
+}
 impl Failure for vk::PFN_vkVoidFunction {
     const VALUE: Self = None;
 }
@@ -68,6 +71,17 @@ pub fn on_physical_device<R: Failure>(
 }
 
 impl Instance {
+    /// The next layer's function of a name.
+    ///
+    /// # Safety
+    /// `F` is the type of that function.
+    pub unsafe fn next_function<F: Copy>(&self, name: &core::ffi::CStr) -> Option<F> {
+        // SAFETY: the instance is alive, the name valid.
+        let function = unsafe { (self.get_instance_proc_addr)(self.next.handle(), name.as_ptr()) }?;
+        // SAFETY: the caller's promise: both are function pointers.
+        Some(unsafe { core::mem::transmute_copy::<unsafe extern "system" fn(), F>(&function) })
+    }
+
     /// Whether the layer owns binding on a physical device.
     pub fn owns(&self, device: vk::PhysicalDevice) -> bool {
         *self.owned.lock().entry(device).or_insert_with(|| self.decide(device))

@@ -6,6 +6,7 @@
 // The library file is named as the loader's world names layers: libVkLayer_tessera.so.
 #![allow(non_snake_case)]
 
+mod added;
 mod address_space;
 mod arrays;
 mod buffer;

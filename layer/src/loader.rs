@@ -24,8 +24,9 @@ pub struct NegotiateLayerInterface {
 /// `LAYER_NEGOTIATE_INTERFACE_STRUCT`.
 pub const NEGOTIATE_INTERFACE_STRUCT: i32 = 1;
 
-/// `VK_LAYER_LINK_INFO`, the only `VkLayerFunction` that the layer reads.
+/// `VK_LAYER_LINK_INFO` and `VK_LOADER_DATA_CALLBACK`, the `VkLayerFunction`s that the layer reads.
 const LINK_INFO: i32 = 0;
+const LOADER_DATA_CALLBACK: i32 = 1;
 
 /// `VkLayerInstanceLink`: the next layer of the instance chain.
 #[repr(C)]
@@ -105,6 +106,31 @@ pub unsafe fn take_instance_link(info: &vk::InstanceCreateInfo) -> Option<&'stat
 pub unsafe fn take_device_link(info: &vk::DeviceCreateInfo) -> Option<&'static DeviceLink> {
     // SAFETY: the caller's promise.
     unsafe { take_link(info.p_next, vk::StructureType::LOADER_DEVICE_CREATE_INFO) }
+}
+
+/// `PFN_vkSetDeviceLoaderData`: gives a dispatchable object of a device its dispatch table.
+pub type SetDeviceLoaderData = unsafe extern "system" fn(vk::Device, *mut c_void) -> vk::Result;
+
+/// The loader's callback for objects that a layer makes.
+///
+/// # Safety
+/// `info` comes from the loader through `vkCreateDevice`.
+pub unsafe fn device_loader_data(info: &vk::DeviceCreateInfo<'_>) -> Option<SetDeviceLoaderData> {
+    let mut p_next = info.p_next;
+    while !p_next.is_null() {
+        let found = p_next.cast::<LayerCreateInfo<c_void>>();
+        // SAFETY: every chained structure begins with sType and pNext; the rest is read only when sType says what it is. With this
+        // function, the union after it holds the callback, which is a pointer as the link is.
+        unsafe {
+            if (*found).s_type == vk::StructureType::LOADER_DEVICE_CREATE_INFO
+                && (*found).function == LOADER_DATA_CALLBACK
+            {
+                return core::mem::transmute::<*mut c_void, Option<SetDeviceLoaderData>>((*found).link);
+            }
+            p_next = (*found).p_next;
+        }
+    }
+    None
 }
 
 /// What a dispatchable handle begins with: the loader's dispatch table, the same for an instance and its physical devices, and for

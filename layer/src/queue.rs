@@ -5,6 +5,7 @@
 //! `bound`; the second waits for `bound` and makes the application's signals. The driver runs a queue in order, so whatever is
 //! submitted later stays behind, and waiting for the queue waits for the binds.
 
+use crate::added::schedule::{Place, Turn, points};
 use crate::address_space::Want;
 use crate::arrays::slice;
 use crate::chain;
@@ -49,6 +50,7 @@ struct Job {
 }
 
 /// Consecutive batches that nothing separates: waits only before the first, signals only after the last.
+#[derive(Default)]
 struct Group<'a> {
     waits: Points<'a>,
     wants: Vec<Want>,
@@ -308,9 +310,13 @@ unsafe fn bind(
     infos: &[vk::BindSparseInfo<'_>],
     fence: vk::Fence,
 ) -> Result<(), vk::Result> {
-    let record = sparse.queues.get_or_insert(queue, || Queue::new(&d.next))?;
+    let driver = d.added.as_ref().map_or(queue, |added| added.driver_queue(queue));
+    let record = sparse.queues.get_or_insert(driver, || Queue::new(&d.next))?;
     // SAFETY: the caller's promise.
     let groups = unsafe { decode(d, sparse, infos, || record.buffer()) }?;
+    if let Some(added) = &d.added {
+        return bind_in_turn(d, added.schedule.turn(d, queue, driver), &record, sparse, groups, fence);
+    }
     let Some(last) = groups.len().checked_sub(1) else {
         return signal(d, queue, Points::default(), fence);
     };
@@ -319,4 +325,57 @@ unsafe fn bind(
         record.submit(d, sparse, queue, group, fence)?;
     }
     Ok(())
+}
+
+/// As [`bind`], where the driver's queue serves several of the application's.
+fn bind_in_turn(
+    d: &Arc<Device>,
+    mut turn: Turn<'_>,
+    record: &Arc<Queue>,
+    sparse: &Sparse,
+    mut groups: Vec<Group<'_>>,
+    fence: vk::Fence,
+) -> Result<(), vk::Result> {
+    if groups.is_empty() {
+        groups.push(Group::default());
+    }
+    let last = groups.len() - 1;
+    for (number, group) in groups.into_iter().enumerate() {
+        let fence = if number == last { fence } else { vk::Fence::null() };
+        let (waits, signals) = (group.waits, group.signals);
+        if turn.is_ready(points(waits)) {
+            record.submit(d, sparse, turn.driver_queue(), group, fence)?;
+            turn.placed(points(signals));
+            continue;
+        }
+        let (record, mut own) = (record.clone(), Owned::new(group));
+        let place: Place = Box::new(move |d, driver| {
+            let sparse = d.sparse.as_ref().ok_or(vk::Result::ERROR_UNKNOWN)?;
+            record.submit(d, sparse, driver, own.group(), fence)
+        });
+        turn.defer(points(waits), points(signals), place)?;
+    }
+    Ok(())
+}
+
+/// A group that outlives its call.
+struct Owned {
+    waits: (Vec<vk::Semaphore>, Vec<u64>),
+    wants: Vec<Want>,
+    signals: (Vec<vk::Semaphore>, Vec<u64>),
+}
+
+impl Owned {
+    fn new(group: Group<'_>) -> Self {
+        let own = |points: Points<'_>| (points.semaphores.to_vec(), points.values.to_vec());
+        Self { waits: own(group.waits), wants: group.wants, signals: own(group.signals) }
+    }
+
+    fn group(&mut self) -> Group<'_> {
+        Group {
+            waits: Points { semaphores: &self.waits.0, values: &self.waits.1 },
+            wants: core::mem::take(&mut self.wants),
+            signals: Points { semaphores: &self.signals.0, values: &self.signals.1 },
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the layer says of physical devices whose binding it owns; every entry point that answers a question answers it from here.
 
+use crate::added::{family::Family, sharing};
 use crate::arrays::write_array;
 use crate::format;
 use crate::instance::on_physical_device;
@@ -129,7 +130,9 @@ pub(crate) unsafe extern "system" fn get_physical_device_image_format_properties
         }
         let next = instance.next.fp_v1_1().get_physical_device_image_format_properties2;
         // SAFETY: as above, handed on.
-        unsafe { next(device, info, out) }
+        unsafe {
+            sharing::with_modifier(Family::of(instance, device), query, |query| next(device, query, out))
+        }
     })
 }
 

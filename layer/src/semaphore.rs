@@ -71,6 +71,9 @@ pub(crate) unsafe extern "system" fn destroy_semaphore(
         if let Some(sparse) = sparse {
             sparse.timelines.remove(semaphore);
         }
+        if let Some(added) = &d.added {
+            added.schedule.forget(semaphore);
+        }
         // SAFETY: the application's valid arguments, handed on.
         unsafe { (d.next.fp_v1_0().destroy_semaphore)(device, semaphore, allocator) };
     });

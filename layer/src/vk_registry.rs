@@ -11,6 +11,8 @@ pub(crate) enum Level {
     PhysicalDevice,
     /// A device, its queues and its command buffers.
     Device,
+    /// The same, where the device has queues that the layer added.
+    AddedQueues,
 }
 
 struct Command {

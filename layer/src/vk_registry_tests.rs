@@ -247,3 +247,35 @@ fn formats_have_planes() {
         }
     }
 }
+
+/// Commands that name a queue or a queue family.
+static QUEUE_COMMANDS: &[&str] = include!(concat!(env!("OUT_DIR"), "/queue_commands.rs"));
+
+/// Those that may name an added queue or its family to the driver: they belong to extensions and platforms that no driver has whose
+/// binding the layer owns.
+const ELSEWHERE: &[&str] = &[
+    "vkCreateQueryPool", // VkQueryPoolPerformanceCreateInfoKHR
+    "vkCreateVideoSessionKHR",
+    "vkEnumeratePhysicalDeviceQueueFamilyPerformanceQueryCountersKHR",
+    "vkExportMetalObjectsEXT",
+    "vkGetPhysicalDeviceDirectFBPresentationSupportEXT",
+    "vkGetPhysicalDeviceQueueFamilyPerformanceQueryPassesKHR",
+    "vkGetPhysicalDeviceScreenPresentationSupportQNX",
+    "vkGetPhysicalDeviceWin32PresentationSupportKHR",
+    "vkGetQueueCheckpointData2NV",
+    "vkGetQueueCheckpointDataNV",
+    "vkQueueSetPerformanceConfigurationINTEL",
+    "vkQueueSignalReleaseImageANDROID",
+    "vkSetBufferCollectionBufferConstraintsFUCHSIA",
+    "vkSetBufferCollectionImageConstraintsFUCHSIA",
+];
+
+#[test]
+fn every_command_that_names_a_queue_or_a_family_is_the_layers() {
+    assert!(QUEUE_COMMANDS.contains(&"vkQueueSubmit2") && QUEUE_COMMANDS.contains(&"vkCmdWaitEvents2"));
+    let missing: Vec<_> = QUEUE_COMMANDS
+        .iter()
+        .filter(|name| lookup(name.as_bytes()).is_none() && !ELSEWHERE.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "the added queues need {missing:?}");
+}
