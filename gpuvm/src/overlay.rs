@@ -58,37 +58,32 @@ impl<O: Copy + Eq> Overlay<O> {
         }
         self.order.clear();
         self.order.extend(self.pieces.iter().zip(0u32..).map(|(piece, index)| (piece.start, index)));
-        self.order.sort_unstable();
-        let mut end = 0;
-        let overlapped = self.order.iter().any(|&(start, index)| {
-            let hidden = start < end;
-            end = self.pieces[index as usize].end;
-            hidden
-        });
-        if overlapped {
-            self.sweep(seen);
-        } else {
-            for &(_, index) in &self.order {
-                let piece = &self.pieces[index as usize];
-                seen(piece.start, piece.end, piece.kind);
-            }
-        }
-        overlapped
+        self.order.sort_unstable_by_key(|&(start, _)| start);
+        self.sweep(seen)
     }
 
     /// Moves from boundary to boundary with the open pieces on a heap; a piece that ended leaves the heap when it
-    /// comes to the top.
-    fn sweep(&mut self, mut seen: impl FnMut(u64, u64, OpKind<O>)) {
+    /// comes to the top. What is alone never gets there.
+    fn sweep(&mut self, mut seen: impl FnMut(u64, u64, OpKind<O>)) -> bool {
         let mut coming = self.order.iter().copied().peekable();
-        let mut at = 0;
+        let (mut at, mut overlapped) = (0, false);
         self.open.clear();
         loop {
-            while let Some((_, index)) = coming.next_if(|&(start, _)| start <= at || self.open.is_empty()) {
-                let piece = &self.pieces[index as usize];
-                at = at.max(piece.start);
-                self.open.push((index, piece.end));
+            if self.open.is_empty() {
+                let Some((start, index)) = coming.next() else { return overlapped };
+                let &Piece { end, kind, .. } = &self.pieces[index as usize];
+                if coming.peek().is_none_or(|&(next, _)| end <= next) {
+                    seen(start, end, kind);
+                    continue;
+                }
+                overlapped = true;
+                at = start;
+                self.open.push((index, end));
             }
-            let Some(&(index, end)) = self.open.peek() else { break };
+            while let Some((_, index)) = coming.next_if(|&(start, _)| start <= at) {
+                self.open.push((index, self.pieces[index as usize].end));
+            }
+            let Some(&(index, end)) = self.open.peek() else { continue };
             if end <= at {
                 self.open.pop();
                 continue;
