@@ -1,9 +1,11 @@
 //! Why a request is refused.
 
+use std::sync::Arc;
+
 use crate::VaRange;
 
 /// A refused request. Nothing has changed when one of these is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VmError {
     /// The size is zero.
     #[error("the range at {start:#x} is empty")]
@@ -44,4 +46,27 @@ pub enum VmError {
         /// The policy's page size in bytes.
         page_size: u64,
     },
+    /// Something is mapped there already.
+    #[error("{range} overlaps the mapping at {mapped}")]
+    Occupied {
+        /// The refused range.
+        range: VaRange,
+        /// The first mapping in the way.
+        mapped: VaRange,
+    },
+    /// The VM has become unusable; it still unmaps.
+    #[error("the VM is unusable: {reason}")]
+    Unusable {
+        /// Why it has.
+        reason: Arc<str>,
+    },
+    /// The object has no `vm_bo` in the VM.
+    #[error("the VM does not know the object")]
+    UnknownObject,
+    /// A job, a handle or a lock belongs to another VM.
+    #[error("it belongs to another VM")]
+    OtherVm,
+    /// A reservation is not locked that protects what the request touches.
+    #[error("a reservation that has to be locked is not")]
+    NotLocked,
 }

@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 
 mod cover;
+mod driver;
 mod error;
 mod exec;
 mod fence;
@@ -48,9 +49,15 @@ mod split;
 mod sync;
 mod tree;
 mod vm;
+mod vm_bo;
+mod vm_bo_list;
+mod vm_job;
+mod vm_lock;
+mod vm_ops;
 mod ww;
 mod zombies;
 
+pub use driver::{Driver, Immediate, Mode, Staged};
 pub use error::VmError;
 pub use exec::{Contended, Exec, Held, Locking};
 pub use fence::{Fence, FenceError, FenceSignal};
@@ -64,4 +71,8 @@ pub use range::VaRange;
 pub use resv::{Reservation, Usage};
 pub use split::{Step, Unmapped};
 pub use vm::Vm;
+pub use vm_bo::{VmBo, VmBoAlloc};
+pub use vm_job::{Job, NextOp, Running};
+pub use vm_lock::{Bo, Update};
+pub use vm_ops::Ops;
 pub use zombies::{TakenZombies, ZombieLink, Zombies};

@@ -1,5 +1,6 @@
 //! What is mapped where.
 
+use crate::tree::Tree;
 use crate::{OpKind, VaRange};
 
 /// What a mapping points at.
@@ -26,6 +27,14 @@ impl<O: Copy + Eq> Target<O> {
         }
     }
 
+    /// The object behind it, if there is one.
+    pub fn object(self) -> Option<O> {
+        match self {
+            Self::Object { object, .. } => Some(object),
+            Self::Null => None,
+        }
+    }
+
     /// Whether there is no object behind it.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
@@ -41,17 +50,40 @@ pub struct Mapping<O> {
     pub target: Target<O>,
 }
 
-/// A mapping without its start, which is the key under which the tree has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Body<O> {
+/// What the tree has of a mapping beside its start, which is the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Body {
     pub(crate) end: u64,
-    pub(crate) target: Target<O>,
+    /// Byte of the object that the first byte of the mapping shows; without meaning in a null mapping.
+    pub(crate) offset: u64,
+    /// The object's index in [`Bos`](crate::vm_bo::Bos), or `NONE` for a null mapping.
+    pub(crate) bo: u32,
+    /// Its index in [`Links`](crate::vm_bo_list::Links).
+    pub(crate) link: u32,
 }
 
-impl<O: Copy + Eq> Body<O> {
-    pub(crate) fn at(self, start: u64) -> Mapping<O> {
-        Mapping { range: VaRange::span(start, self.end), target: self.target }
+impl Body {
+    /// What the mapping shows; `objects` are those of the VM.
+    #[inline]
+    pub(crate) fn target<O: Copy>(&self, objects: &[O]) -> Target<O> {
+        match objects.get(self.bo as usize) {
+            Some(&object) => Target::Object { object, offset: self.offset },
+            None => Target::Null,
+        }
     }
+
+    /// The whole mapping.
+    #[inline]
+    pub(crate) fn at<O: Copy>(&self, start: u64, objects: &[O]) -> Mapping<O> {
+        Mapping { range: VaRange::span(start, self.end), target: self.target(objects) }
+    }
+}
+
+/// What is mapped, to be read by the crate's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a, O> {
+    pub(crate) tree: &'a Tree<Body>,
+    pub(crate) objects: &'a [O],
 }
 
 impl<O: Copy + Eq> Mapping<O> {

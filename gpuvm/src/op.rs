@@ -28,6 +28,14 @@ impl<O: Copy + Eq> OpKind<O> {
         }
     }
 
+    /// The object that it maps, if it maps one.
+    pub fn object(self) -> Option<O> {
+        match self {
+            Self::Map { object, .. } => Some(object),
+            Self::Null | Self::Unmap => None,
+        }
+    }
+
     /// What it maps; nothing for an unmap.
     pub fn target(self) -> Option<Target<O>> {
         match self {

@@ -1,7 +1,7 @@
 //! Joining what continues, and trimming it to what differs.
 
-use crate::mapping::Body;
-use crate::tree::{Cursor, Tree};
+use crate::mapping::{Body, View};
+use crate::tree::Cursor;
 use crate::{Op, OpKind, VaRange};
 
 /// A piece of wanted content that continues in address and content, and where it differs from what is there.
@@ -46,13 +46,13 @@ impl<O: Copy + Eq> Run<O> {
 
 /// Reads what is mapped, holes included, best in the order of addresses.
 pub(crate) struct Content<'a, O> {
-    tree: &'a Tree<Body<O>>,
+    view: View<'a, O>,
     cursor: Cursor,
 }
 
 impl<'a, O: Copy + Eq> Content<'a, O> {
-    pub(crate) fn new(tree: &'a Tree<Body<O>>) -> Self {
-        Self { tree, cursor: tree.first() }
+    pub(crate) fn new(view: View<'a, O>) -> Self {
+        Self { view, cursor: view.tree.first() }
     }
 
     /// Gives what is mapped in `start..end`, piece by piece and without a gap.
@@ -61,8 +61,9 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
             return piece(start, end, present);
         }
         let mut at = start;
-        let mut last = self.tree.floor_near(self.cursor, start);
-        self.tree.scan(last, |cursor, key, body| {
+        let View { tree, objects } = self.view;
+        let mut last = tree.floor_near(self.cursor, start);
+        tree.scan(last, |cursor, key, body| {
             if key >= end {
                 return false;
             }
@@ -73,7 +74,7 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
                     at = key;
                 }
                 let stop = body.end.min(end);
-                piece(at, stop, body.target.advance(at - key).into());
+                piece(at, stop, body.target(objects).advance(at - key).into());
                 at = stop;
             }
             at < end
@@ -83,23 +84,25 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
             piece(at, end, OpKind::Unmap);
         }
     }
+
     /// The short way for one piece right here or next: in the mapping at the cursor, in the one behind it, or in the
     /// hole between the two.
     #[inline]
     fn one_piece(&mut self, start: u64, end: u64) -> Option<OpKind<O>> {
-        let within = |key: u64, body: &Body<O>| key <= start && end <= body.end;
-        let next = self.tree.next(self.cursor);
-        let behind = self.tree.get(next);
+        let View { tree, objects } = self.view;
+        let within = |key: u64, body: &Body| key <= start && end <= body.end;
+        let next = tree.next(self.cursor);
+        let behind = tree.get(next);
         if let Some((key, body)) = behind
             && within(key, &body)
         {
             self.cursor = next;
-            return Some(body.target.advance(start - key).into());
+            return Some(body.target(objects).advance(start - key).into());
         }
         // There is nothing at the cursor only where there is nothing at all.
-        let Some((key, body)) = self.tree.get(self.cursor) else { return Some(OpKind::Unmap) };
+        let Some((key, body)) = tree.get(self.cursor) else { return Some(OpKind::Unmap) };
         if within(key, &body) {
-            return Some(body.target.advance(start - key).into());
+            return Some(body.target(objects).advance(start - key).into());
         }
         let hole = key <= start && body.end <= start && behind.is_none_or(|(key, _)| end <= key);
         hole.then_some(OpKind::Unmap)
@@ -108,10 +111,11 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
     /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
     pub(crate) fn shows(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
         let mut at = start;
-        self.cursor = self.tree.floor_near(self.cursor, start);
-        self.tree.scan(self.cursor, |_, key, body| {
+        let View { tree, objects } = self.view;
+        self.cursor = tree.floor_near(self.cursor, start);
+        tree.scan(self.cursor, |_, key, body| {
             if body.end > at {
-                if key > at || kind.advance(at - start) != body.target.advance(at - key).into() {
+                if key > at || kind.advance(at - start) != body.target(objects).advance(at - key).into() {
                     return false;
                 }
                 at = body.end;

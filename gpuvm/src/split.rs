@@ -1,10 +1,8 @@
 //! How a map or unmap request changes what is mapped: `drm_gpuvm_sm_map()` and `drm_gpuvm_sm_unmap()` of Linux 7.3
 //! (drivers/gpu/drm/drm_gpuvm.c). Existing mappings are only ever split, never merged.
 
-use arrayvec::ArrayVec;
-
-use crate::mapping::Body;
-use crate::tree::{Cursor, Seat, Tree};
+use crate::mapping::{Body, View};
+use crate::tree::{Cursor, Seat};
 use crate::{Mapping, Target, VaRange};
 
 /// A mapping that leaves the tree.
@@ -37,49 +35,36 @@ pub enum Step<O> {
 }
 
 /// What the steps of a request change in the tree.
-pub(crate) struct Edit<O> {
-    range: VaRange,
-    seat: Seat,
-    /// The mapping that is cut short at the start of the request, with its new end.
-    prev: Option<(Cursor, Body<O>)>,
-    /// Number of mappings that start in the request, and what takes their place: the request itself and what is left
-    /// above it.
-    gone: usize,
-    new: ArrayVec<(u64, Body<O>), 2>,
+pub(crate) struct Edit {
+    pub(crate) seat: Seat,
+    /// The mapping that is cut short at the start of the request.
+    pub(crate) prev: Option<Cursor>,
+    /// Number of mappings that start in the request, which go.
+    pub(crate) gone: usize,
+    /// What is left of a mapping above the request; its link is not made yet.
+    pub(crate) next: Option<Body>,
 }
 
-impl<O: Copy + Eq> Edit<O> {
-    /// Makes the change in the tree from which the edit was computed.
-    pub(crate) fn commit(self, tree: &mut Tree<Body<O>>) {
-        if let Some((cursor, body)) = self.prev {
-            tree.set(cursor, body);
-        }
-        tree.replace(self.seat, self.gone, (self.range.start, self.range.end()), &self.new);
-    }
-}
-
-/// Walks what overlaps `range` and gives the steps that make it show `target`, or nothing where that is `None`.
-/// The tree stays as it is until the edit is committed.
+/// Walks what overlaps `range`, whose start has its seat at `seat`, and gives the steps that make it show `target`, or nothing where that is `None`.
+/// Nothing changes until the edit is made.
+#[inline]
 pub(crate) fn walk<O: Copy + Eq>(
-    tree: &Tree<Body<O>>,
+    View { tree, objects }: View<'_, O>,
+    seat: Seat,
     range: VaRange,
     target: Option<Target<O>>,
     step: &mut impl FnMut(Step<O>),
-) -> Edit<O> {
+) -> Edit {
     let (start, end) = (range.start, range.end());
-    let seat = tree.seek(start);
-    let mut edit = Edit { range, seat, prev: None, gone: 0, new: ArrayVec::new() };
-    if let Some(target) = target {
-        edit.new.push((start, Body { end, target }));
-    }
-    tree.scan(tree.before(seat), |cursor, key, &body| {
+    let mut edit = Edit { seat, prev: None, gone: 0, next: None };
+    tree.scan(tree.before(seat), |cursor, key, body| {
         if key >= end {
             return false;
         }
         if body.end <= start {
             return true;
         }
-        let old = body.at(key);
+        let old = body.at(key, objects);
         let prev = (key < start).then(|| old.part(key, start));
         let next = (body.end > end).then(|| old.part(end, body.end));
         let unmap = Unmapped { mapping: old, keep: target.is_some_and(|new| in_line(&old, start, new)) };
@@ -89,12 +74,12 @@ pub(crate) fn walk<O: Copy + Eq>(
             step(Step::Unmap(unmap));
         }
         if prev.is_some() {
-            edit.prev = Some((cursor, Body { end: start, target: body.target }));
+            edit.prev = Some(cursor);
         } else {
             edit.gone += 1;
         }
-        if let Some(next) = next {
-            edit.new.push((end, Body { end: body.end, target: next.target }));
+        if next.is_some() {
+            edit.next = Some(Body { offset: body.offset.wrapping_add(end - key), ..*body });
         }
         body.end < end
     });
@@ -105,7 +90,7 @@ pub(crate) fn walk<O: Copy + Eq>(
 }
 
 /// Whether `old` and a request for `target` at `start` show the same bytes of an object where they overlap.
-fn in_line<O: Copy + Eq>(old: &Mapping<O>, start: u64, target: Target<O>) -> bool {
+pub(crate) fn in_line<O: Copy + Eq>(old: &Mapping<O>, start: u64, target: Target<O>) -> bool {
     let common = old.range.start.max(start);
     !old.target.is_null() && old.target.advance(common - old.range.start) == target.advance(common - start)
 }

@@ -2,21 +2,24 @@
 //!
 //! Cache lines decide how fast an address space is, so the nodes are fat, the keys lie apart from the values, and the
 //! leaf that was changed last is remembered together with the addresses that belong to it: what follows nearby
-//! needs no descent. A leaf that is full and grows at its end keeps what it has and gets an empty neighbour, so
+//! needs no descent. A leaf that is full and grows at an end keeps what it has and gets an empty neighbour, so
 //! sequential inserts leave full leaves behind. Leaves that shrink are merged until two neighbours together fill more
 //! than 7/8 of a leaf, which bounds the memory a mapping whatever the history.
 //!
 //! Nodes live in arenas and refer to each other by index, which is what makes linked leaves possible in safe Rust.
 
-use core::mem::size_of;
-use core::ops::{Deref, DerefMut, Index, IndexMut};
+mod arena;
+mod inner;
+mod keys;
+mod leaf;
 
 use arrayvec::ArrayVec;
 
-/// Entries in a node: values in a leaf, children in an inner node.
-const FAN: usize = 64;
-/// Keys in a cache line.
-const LINE: usize = 8;
+use arena::Arena;
+use inner::Inner;
+use keys::FAN;
+pub(crate) use leaf::Leaf;
+
 /// Neighbouring leaves with no more entries than this become one.
 const MERGE: usize = FAN * 7 / 8;
 /// Fewest children of an inner node that is not the root.
@@ -24,162 +27,6 @@ const LEAST: usize = FAN / 4;
 /// Levels of inner nodes; with [`LEAST`] children each, more than 2^32 leaves can need.
 const LEVELS: usize = 12;
 const NONE: u32 = u32::MAX;
-
-/// Sorted keys, padded with `u64::MAX`: the fixed length makes the search free of branches.
-#[derive(Clone, Debug)]
-#[repr(align(64))]
-struct Keys([u64; FAN]);
-
-impl Keys {
-    /// Number of keys for which `below` holds; it has to hold for a prefix of the keys and not for the padding.
-    /// One key of every cache line is looked at first, so that a node that is not in the cache costs the latency of
-    /// one miss and not of one for each step of a binary search.
-    fn count(&self, below: impl Fn(u64) -> bool) -> usize {
-        let full: usize = (1..FAN / LINE).map(|line| usize::from(below(self.0[line * LINE - 1]))).sum();
-        let line = &self.0[full * LINE..][..LINE];
-        full * LINE + line.iter().map(|&key| usize::from(below(key))).sum::<usize>()
-    }
-
-    /// Number of keys below `key`.
-    fn below(&self, key: u64) -> usize {
-        self.count(|k| k < key)
-    }
-
-    /// Number of keys up to `key`, which is below `u64::MAX`.
-    fn up_to(&self, key: u64) -> usize {
-        self.count(|k| k <= key)
-    }
-}
-
-/// Keys and what belongs to them. In an inner node `keys[i]` is the smallest key that belongs to child `items[i]`,
-/// whether it is present or not.
-#[derive(Clone, Debug)]
-struct Node<T> {
-    keys: Keys,
-    items: ArrayVec<T, FAN>,
-}
-
-impl<T: Copy> Node<T> {
-    const fn new() -> Self {
-        Self { keys: Keys([u64::MAX; FAN]), items: ArrayVec::new_const() }
-    }
-
-    fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    fn key(&self, index: usize) -> Option<u64> {
-        (index < self.len()).then(|| self.keys.0[index])
-    }
-
-    /// Puts `new` in place of the `gone` entries from `begin` on; the caller knows that they fit.
-    fn splice(&mut self, begin: usize, gone: usize, new: &[(u64, T)]) {
-        let len = self.len();
-        if new.len() != gone {
-            self.keys.0.copy_within(begin + gone..len, begin + new.len());
-        }
-        if new.len() > gone {
-            // What is pushed here only makes room: the moved tail or the new entries overwrite it.
-            self.items.extend(new[gone..].iter().map(|&(_, item)| item));
-            self.items.copy_within(begin + gone..len, begin + new.len());
-        } else if new.len() < gone {
-            self.items.copy_within(begin + gone.., begin + new.len());
-            self.truncate(len + new.len() - gone);
-        }
-        for (i, &(key, item)) in (begin..).zip(new) {
-            (self.keys.0[i], self.items[i]) = (key, item);
-        }
-    }
-
-    /// Moves the entries from `at` on behind those of `to`, where they belong and fit.
-    fn move_tail(&mut self, at: usize, to: &mut Self) {
-        let (len, to_len) = (self.len(), to.len());
-        to.keys.0[to_len..][..len - at].copy_from_slice(&self.keys.0[at..len]);
-        to.items.extend(self.items[at..].iter().copied());
-        self.truncate(at);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.keys.0[len..self.items.len()].fill(u64::MAX);
-        self.items.truncate(len);
-    }
-}
-
-type Inner = Node<u32>;
-
-impl Inner {
-    /// The position of the child to which `key` belongs.
-    fn position(&self, key: u64) -> usize {
-        self.keys.up_to(key) - 1
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Leaf<V> {
-    node: Node<V>,
-    prev: u32,
-    next: u32,
-}
-
-impl<V> Deref for Leaf<V> {
-    type Target = Node<V>;
-    fn deref(&self) -> &Node<V> {
-        &self.node
-    }
-}
-
-impl<V> DerefMut for Leaf<V> {
-    fn deref_mut(&mut self) -> &mut Node<V> {
-        &mut self.node
-    }
-}
-
-/// Boxed nodes with stable indices; a freed node's memory goes back at once.
-#[derive(Clone, Debug)]
-struct Arena<T> {
-    slots: Vec<Option<Box<T>>>,
-    free: Vec<u32>,
-}
-
-impl<T> Arena<T> {
-    const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
-    }
-
-    fn insert(&mut self, node: T) -> u32 {
-        let node = Some(Box::new(node));
-        if let Some(id) = self.free.pop() {
-            self.slots[id as usize] = node;
-            return id;
-        }
-        self.slots.push(node);
-        (self.slots.len() - 1) as u32
-    }
-
-    fn remove(&mut self, id: u32) -> Box<T> {
-        self.free.push(id);
-        self.slots[id as usize].take().expect("a node is freed once")
-    }
-
-    fn memory_bytes(&self) -> usize {
-        (self.slots.len() - self.free.len()) * size_of::<T>()
-            + self.slots.capacity() * size_of::<Option<Box<T>>>()
-            + self.free.capacity() * size_of::<u32>()
-    }
-}
-
-impl<T> Index<u32> for Arena<T> {
-    type Output = T;
-    fn index(&self, id: u32) -> &T {
-        self.slots[id as usize].as_deref().expect("links lead to live nodes")
-    }
-}
-
-impl<T> IndexMut<u32> for Arena<T> {
-    fn index_mut(&mut self, id: u32) -> &mut T {
-        self.slots[id as usize].as_deref_mut().expect("links lead to live nodes")
-    }
-}
 
 /// A leaf and the keys `low..high` that belong to it.
 #[derive(Clone, Copy, Debug)]
@@ -222,15 +69,24 @@ pub(crate) struct Tree<V> {
     hint: Home,
 }
 
-impl<V: Copy> Tree<V> {
+impl<V: Copy + Default> Tree<V> {
     pub(crate) fn new() -> Self {
         let mut leaves = Arena::new();
-        let root = leaves.insert(Leaf { node: Node::new(), prev: NONE, next: NONE });
+        let root = leaves.insert(Leaf::new());
         Self { leaves, inners: Arena::new(), root, first: root, height: 0, len: 0, hint: Home::NOWHERE }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Sees to it that `count` inserts, with any number of removals between them, need no allocation.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        // Each insert can split one leaf. Inner nodes come and go, but never are there more than this, since all but
+        // the root and the one that is being split have [`LEAST`] children.
+        let inners = if count == 0 { 0 } else { (self.leaves.len() + count) / (LEAST - 1) + LEVELS };
+        self.leaves.reserve(count, count, Leaf::new);
+        self.inners.reserve(inners.saturating_sub(self.inners.len()), inners, Inner::new);
     }
 
     /// Bytes on the heap.
@@ -260,7 +116,7 @@ impl<V: Copy> Tree<V> {
             return Cursor { leaf: near.leaf, index: near.index + 1 };
         }
         let here = leaf.keys.0[0] <= key
-            && (leaf.items.is_empty()
+            && (leaf.len() == 0
                 || key <= leaf.keys.0[leaf.len() - 1]
                 || leaf.next == NONE
                 || key < self.leaves[leaf.next].keys.0[0]);
@@ -300,8 +156,8 @@ impl<V: Copy> Tree<V> {
         let Cursor { mut leaf, mut index } = cursor;
         while leaf != NONE {
             let node = &self.leaves[leaf];
-            for (index, value) in (index..).zip(&node.items[index..]) {
-                if !visit(Cursor { leaf, index }, node.keys.0[index], value) {
+            for index in index..node.len() {
+                if !visit(Cursor { leaf, index }, node.keys.0[index], node.value(index)) {
                     return;
                 }
             }
@@ -312,7 +168,7 @@ impl<V: Copy> Tree<V> {
     /// The entry at `cursor`; none behind the last.
     pub(crate) fn get(&self, cursor: Cursor) -> Option<(u64, V)> {
         let leaf = &self.leaves[cursor.leaf];
-        leaf.items.get(cursor.index).map(|&value| (leaf.keys.0[cursor.index], value))
+        (cursor.index < leaf.len()).then(|| (leaf.keys.0[cursor.index], *leaf.value(cursor.index)))
     }
 
     /// The place behind `cursor`.
@@ -324,9 +180,33 @@ impl<V: Copy> Tree<V> {
         Cursor { leaf: cursor.leaf, index: (cursor.index + 1).min(leaf.len()) }
     }
 
-    /// Changes the value at `cursor`, which has to be at an entry.
-    pub(crate) fn set(&mut self, cursor: Cursor, value: V) {
-        self.leaves[cursor.leaf].items[cursor.index] = value;
+    /// The entry at `cursor`, where there has to be one.
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, cursor: Cursor) -> (u64, &mut V) {
+        let leaf = &mut self.leaves[cursor.leaf];
+        (leaf.key(cursor.index), leaf.value_mut(cursor.index))
+    }
+
+    /// All values in the order of their keys, which come with them.
+    pub(crate) fn for_each_mut(&mut self, mut visit: impl FnMut(u64, &mut V)) {
+        let mut id = self.first;
+        while id != NONE {
+            let leaf = &mut self.leaves[id];
+            for index in 0..leaf.len() {
+                visit(leaf.key(index), leaf.value_mut(index));
+            }
+            id = leaf.next;
+        }
+    }
+
+    /// The leaf of a seat, and where in it the seat is.
+    pub(crate) fn leaf_at(&self, seat: Seat) -> (&Leaf<V>, usize) {
+        (&self.leaves[seat.home.leaf], seat.index)
+    }
+
+    /// The place of a seat, if there is an entry at or behind it in the same leaf.
+    pub(crate) fn at(&self, seat: Seat) -> Cursor {
+        Cursor { leaf: seat.home.leaf, index: seat.index }
     }
 
     /// Puts `new` in place of the `gone` entries from `seat`, the seat of `from`, on, which are all with keys in
@@ -363,7 +243,7 @@ impl<V: Copy> Tree<V> {
             let position = node.position(key);
             home.low = node.keys.0[position];
             home.high = node.key(position + 1).unwrap_or(home.high);
-            home.leaf = node.items[position];
+            home.leaf = node.children[position];
         }
         home
     }
@@ -375,7 +255,7 @@ impl<V: Copy> Tree<V> {
             let node = &self.inners[id];
             let position = node.position(key);
             path.push((id, position));
-            id = node.items[position];
+            id = node.children[position];
         }
         path
     }
@@ -387,7 +267,7 @@ impl<V: Copy> Tree<V> {
             let leaf = &mut self.leaves[home.leaf];
             let (begin, end) = (leaf.keys.below(key), leaf.keys.below(to));
             if begin < end {
-                leaf.splice(begin, end - begin, &[]);
+                leaf.remove(begin, end - begin);
                 self.len -= end - begin;
                 self.shrunk(home.leaf, key);
             }
@@ -402,13 +282,15 @@ impl<V: Copy> Tree<V> {
         let mut id = self.home(key).leaf;
         let leaf = &mut self.leaves[id];
         let mut index = leaf.keys.below(key);
-        if leaf.items.is_full() {
-            // Growth at an end will go on there: the old entries stay together and the other leaf begins empty.
+        if leaf.is_full() {
+            // Growth at an end will go on there: the old entries stay together and the other leaf begins empty. All
+            // keys between belong to the empty one, or the full one would be split again and again.
             let at = if index == FAN || index == 0 { index } else { FAN / 2 };
             let after = leaf.next;
-            let mut right = Leaf { node: Node::new(), prev: id, next: after };
+            let mut right = Leaf::new();
+            (right.prev, right.next) = (id, after);
             leaf.move_tail(at, &mut right);
-            let first = right.key(0).unwrap_or(key);
+            let first = if index == FAN { leaf.key(FAN - 1) + 1 } else { right.key(0) };
             let right = self.leaves.insert(right);
             self.leaves[id].next = right;
             if after != NONE {
@@ -419,7 +301,7 @@ impl<V: Copy> Tree<V> {
                 (id, index) = (right, index - at);
             }
         }
-        self.leaves[id].splice(index, 0, &[(key, value)]);
+        self.leaves[id].insert(index, key, value);
         self.len += 1;
         self.hint = self.descend(key);
     }
@@ -428,21 +310,22 @@ impl<V: Copy> Tree<V> {
     fn add_child(&mut self, mut path: Path, mut key: u64, mut child: u32) {
         while let Some((id, position)) = path.pop() {
             let node = &mut self.inners[id];
-            if !node.items.is_full() {
-                node.splice(position + 1, 0, &[(key, child)]);
+            if !node.children.is_full() {
+                node.insert(position + 1, key, child);
                 return;
             }
             let mut right = Inner::new();
             node.move_tail(FAN / 2, &mut right);
             match position.checked_sub(FAN / 2) {
-                Some(position) => right.splice(position + 1, 0, &[(key, child)]),
-                None => node.splice(position + 1, 0, &[(key, child)]),
+                Some(position) => right.insert(position + 1, key, child),
+                None => node.insert(position + 1, key, child),
             }
             key = right.keys.0[0];
             child = self.inners.insert(right);
         }
         let mut root = Inner::new();
-        root.splice(0, 0, &[(0, self.root), (key, child)]);
+        root.insert(0, 0, self.root);
+        root.insert(1, key, child);
         self.root = self.inners.insert(root);
         self.height += 1;
     }
@@ -455,7 +338,7 @@ impl<V: Copy> Tree<V> {
         }
         let path = self.path(key);
         let (parent, position) = path[path.len() - 1];
-        let children = &self.inners[parent].items;
+        let children = &self.inners[parent].children;
         let most = if mine == 0 { FAN } else { MERGE };
         let fits = |&left: &usize| {
             let entries = |child: usize| children.get(child).map(|&id| self.leaves[id].len());
@@ -465,14 +348,15 @@ impl<V: Copy> Tree<V> {
             return;
         };
         let (into, from) = (children[left], children[left + 1]);
-        self.inners[parent].splice(left + 1, 1, &[]);
-        let mut from = self.leaves.remove(from);
+        self.inners[parent].remove(left + 1);
+        let mut gone = self.leaves.take(from);
         let leaf = &mut self.leaves[into];
-        from.move_tail(0, leaf);
-        leaf.next = from.next;
-        if from.next != NONE {
-            self.leaves[from.next].prev = into;
+        gone.move_tail(0, leaf);
+        leaf.next = gone.next;
+        if gone.next != NONE {
+            self.leaves[gone.next].prev = into;
         }
+        self.leaves.free(from, gone);
         self.hint = Home::NOWHERE;
         self.inner_shrunk(path);
     }
@@ -484,8 +368,9 @@ impl<V: Copy> Tree<V> {
             let node = &self.inners[id];
             let Some(&(parent, position)) = path.last() else {
                 if node.len() == 1 {
-                    self.root = node.items[0];
-                    self.inners.remove(id);
+                    self.root = node.children[0];
+                    let root = self.inners.take(id);
+                    self.inners.free(id, root);
                     self.height -= 1;
                 }
                 return;
@@ -493,25 +378,21 @@ impl<V: Copy> Tree<V> {
             if node.len() >= LEAST {
                 return;
             }
-            let siblings = &self.inners[parent].items;
+            let siblings = &self.inners[parent].children;
             let left = if position + 1 < siblings.len() { position } else { position - 1 };
-            let (into, from) = (siblings[left], siblings[left + 1]);
-            self.inners[parent].splice(left + 1, 1, &[]);
-            let mut from = self.inners.remove(from);
-            let node = &mut self.inners[into];
-            if node.len() + from.len() <= FAN {
-                from.move_tail(0, node);
+            let (left_id, right_id) = (siblings[left], siblings[left + 1]);
+            let mut right_node = self.inners.take(right_id);
+            let left_node = &mut self.inners[left_id];
+            let total = left_node.len() + right_node.len();
+            if total <= FAN {
+                right_node.move_tail(0, left_node);
+                self.inners.free(right_id, right_node);
+                self.inners[parent].remove(left + 1);
                 continue;
             }
-            let mut entries: ArrayVec<(u64, u32), { 2 * FAN }> = ArrayVec::new();
-            for node in [&*node, &*from] {
-                entries.extend(node.items.iter().enumerate().map(|(i, &child)| (node.keys.0[i], child)));
-            }
-            let (low, high) = entries.split_at(entries.len() / 2);
-            node.splice(0, node.len(), low);
-            from.splice(0, from.len(), high);
-            let from = self.inners.insert(*from);
-            self.inners[parent].splice(left + 1, 0, &[(high[0].0, from)]);
+            left_node.share(&mut right_node);
+            self.inners[parent].keys.0[left + 1] = right_node.keys.0[0];
+            self.inners.put(right_id, right_node);
             return;
         }
     }

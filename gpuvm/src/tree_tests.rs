@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-impl<V: Copy> Tree<V> {
+impl<V: Copy + Default> Tree<V> {
     /// Panics where an invariant is broken; gives the number of leaves.
     fn check(&self) -> usize {
         let mut leaves = Vec::new();
         self.check_node(self.root, self.height, 0, u64::MAX, &mut leaves);
-        assert_eq!(self.leaves.slots.len() - self.leaves.free.len(), leaves.len(), "no leaf leaks");
+        assert_eq!(self.leaves.len(), leaves.len(), "no leaf leaks");
         assert_eq!(self.first, leaves[0]);
         let mut before = NONE;
         let mut len = 0;
@@ -19,7 +19,7 @@ impl<V: Copy> Tree<V> {
             let leaf = &self.leaves[id];
             assert_eq!(leaf.prev, before);
             assert_eq!(leaf.next, leaves.get(i + 1).copied().unwrap_or(NONE));
-            assert!(!leaf.items.is_empty() || leaves.len() == 1);
+            assert!(leaf.len() > 0 || leaves.len() == 1);
             before = id;
             len += leaf.len();
         }
@@ -42,9 +42,9 @@ impl<V: Copy> Tree<V> {
         }
         let node = &self.inners[id];
         let least = if id == self.root { 2 } else { LEAST };
-        assert!(node.items.len() >= least);
+        assert!(node.children.len() >= least);
         assert_eq!(node.keys.0[0], low);
-        for (i, &child) in node.items.iter().enumerate() {
+        for (i, &child) in node.children.iter().enumerate() {
             let high = node.key(i + 1).unwrap_or(high);
             self.check_node(child, height - 1, node.keys.0[i], high, leaves);
         }

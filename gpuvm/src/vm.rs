@@ -1,36 +1,87 @@
-//! The mirror of a VM.
+//! The VM.
 
 use core::fmt;
+use core::hash::Hash;
 use core::mem::size_of;
+use std::sync::Arc;
 
-use crate::mapping::Body;
+use arrayvec::ArrayVec;
+
+use crate::mapping::{Body, View};
 use crate::overlay::Overlay;
 use crate::run::{Content, Run};
-use crate::split::{Step, walk};
-use crate::tree::{Cursor, Tree};
-use crate::{Mapping, Op, Target, VaRange, VmError};
+use crate::split::{Edit, Step, Unmapped, in_line, walk};
+use crate::tree::{Cursor, Seat, Tree};
+use crate::vm_bo::{Bos, NONE};
+use crate::vm_bo_list::Links;
+use crate::vm_job::Pending;
+use crate::{
+    Driver, Immediate, LogEntry, LogOp, LogReader, LogRing, Mapping, Mode, Op, Reservation, Staged, Target,
+    VaRange, VmError,
+};
 
 /// What is mapped in one GPU virtual address space, mapping by mapping as the kernel's `drm_gpuvm` has it.
 ///
-/// `O` names an object. The memory is [`Vm::memory_bytes`]; with a 4 byte `O` it is 35 bytes a mapping after
-/// sequential binds and about 51 after random ones. Every operation costs O(log n) of what is mapped plus what it
-/// touches.
-#[derive(Clone)]
-pub struct Vm<O> {
+/// `O` names an object, `D` says what else the driver keeps and when the VM changes: see [`Immediate`] and
+/// [`Staged`]. Every operation costs O(log n) of what is mapped plus what it touches. The memory is
+/// [`Vm::memory_bytes`]; with a 4 byte `O` it is about 53 bytes a mapping after sequential binds and 70 after random
+/// ones, all included.
+pub struct Vm<O, D: Driver = Immediate> {
     range: VaRange,
     reserved: Option<VaRange>,
-    tree: Tree<Body<O>>,
+    pub(crate) tree: Tree<Body>,
+    pub(crate) bos: Bos<O, D::BoData>,
+    pub(crate) links: Links<D::VaData>,
+    /// What has been promised memory, and whether some is set aside.
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) has_reserve: bool,
+    reservation: Reservation,
+    unusable: Option<Arc<str>>,
+    log: Option<LogRing>,
+    queue: u32,
 }
 
-impl<O: Copy + Eq> Vm<O> {
-    /// A VM of the addresses `range`, of which the kernel keeps `reserved` for itself. As in `drm_gpuvm_init()` the
-    /// reserved range may be anywhere.
+impl<O: Copy + Eq> Vm<O, Immediate> {
+    /// A VM in immediate mode of the addresses `range`, of which the kernel keeps `reserved` for itself. As in
+    /// `drm_gpuvm_init()` the reserved range may be anywhere.
     ///
     /// # Errors
     /// [`VmError::Empty`] and [`VmError::Overflow`] where one of the two is not valid.
     pub fn new(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
+        Self::with_driver(range, reserved)
+    }
+}
+
+impl<O: Copy + Eq> Vm<O, Staged> {
+    /// A VM in staged mode; otherwise as [`Vm::new`].
+    ///
+    /// # Errors
+    /// As [`Vm::new`].
+    pub fn staged(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
+        Self::with_driver(range, reserved)
+    }
+}
+
+impl<O: Copy + Eq, D: Driver> Vm<O, D> {
+    /// A VM with a driver's own data; otherwise as [`Vm::new`].
+    ///
+    /// # Errors
+    /// As [`Vm::new`].
+    pub fn with_driver(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
         let reserved = reserved.map(VaRange::check).transpose()?;
-        Ok(Self { range: range.check()?, reserved, tree: Tree::new() })
+        Ok(Self {
+            range: range.check()?,
+            reserved,
+            tree: Tree::new(),
+            bos: Bos::new(),
+            links: Links::new(),
+            pending: Arc::default(),
+            has_reserve: false,
+            reservation: Reservation::new(),
+            unusable: None,
+            log: None,
+            queue: 0,
+        })
     }
 
     /// All addresses of the VM.
@@ -38,9 +89,14 @@ impl<O: Copy + Eq> Vm<O> {
         self.range
     }
 
-    /// The part that the kernel keeps for itself.
+    /// The part that the kernel keeps for itself, its `kernel_alloc_node`.
     pub fn reserved(&self) -> Option<VaRange> {
         self.reserved
+    }
+
+    /// The reservation that the VM's private objects share: `drm_gpuvm_resv()`.
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
     }
 
     /// Whether requests for `range` are accepted: `drm_gpuvm_range_valid()`, and the size is not zero, which every
@@ -48,72 +104,87 @@ impl<O: Copy + Eq> Vm<O> {
     ///
     /// # Errors
     /// In this order [`VmError::Empty`], [`VmError::Overflow`], [`VmError::OutOfRange`], [`VmError::Reserved`].
+    #[inline]
     pub fn check(&self, range: VaRange) -> Result<(), VmError> {
+        let end = range.start.wrapping_add(range.len);
+        let inside = range.start >= self.range.start && range.start < end && end <= self.range.end();
+        if inside && self.reserved.is_none_or(|reserved| !reserved.intersects(range)) {
+            return Ok(());
+        }
+        self.refusal(range)
+    }
+
+    /// Why a range is refused; apart from the check itself, which is on the way of every request.
+    #[cold]
+    fn refusal(&self, range: VaRange) -> Result<(), VmError> {
         range.check()?;
-        if !self.range.contains_range(range) {
-            return Err(VmError::OutOfRange { range, vm: self.range });
-        }
         match self.reserved {
-            Some(reserved) if reserved.intersects(range) => Err(VmError::Reserved { range, reserved }),
-            _ => Ok(()),
+            Some(reserved) if self.range.contains_range(range) => Err(VmError::Reserved { range, reserved }),
+            _ => Err(VmError::OutOfRange { range, vm: self.range }),
         }
     }
 
-    /// Maps `target` at `range` and gives the steps in which that is done: `drm_gpuvm_sm_map()`. What is mapped there
-    /// already gives way; a request that is there already is still unmapped (with `keep`) and mapped. Offsets are
-    /// not checked and wrap at 2^64.
-    ///
+    /// From now on the VM refuses to map and says `reason`; it still unmaps. As `panthor_vm::unusable` and
+    /// `msm_gem_vm::unusable`: for when a job has failed on its way, and what the VM holds and what the GPU sees are
+    /// no longer the same. The first reason stays.
+    pub fn mark_unusable(&mut self, reason: &str) {
+        self.unusable.get_or_insert_with(|| reason.into());
+    }
+
+    /// Why the VM has become unusable, if it has.
+    pub fn unusable(&self) -> Option<&str> {
+        self.unusable.as_deref()
+    }
+
     /// # Errors
-    /// As [`Vm::check`], before any step.
-    pub fn sm_map(
-        &mut self,
-        range: VaRange,
-        target: Target<O>,
-        step: &mut impl FnMut(Step<O>),
-    ) -> Result<(), VmError> {
-        self.request(range, Some(target), step)
+    /// [`VmError::Unusable`].
+    #[inline]
+    pub(crate) fn check_usable(&self) -> Result<(), VmError> {
+        match &self.unusable {
+            Some(reason) => Err(VmError::Unusable { reason: Arc::clone(reason) }),
+            None => Ok(()),
+        }
     }
 
-    /// Unmaps `range` and gives the steps in which that is done: `drm_gpuvm_sm_unmap()`.
-    ///
-    /// # Errors
-    /// As [`Vm::check`], before any step.
-    pub fn sm_unmap(&mut self, range: VaRange, step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
-        self.request(range, None, step)
+    /// Notes every update from now on in a ring of the last `2^shift`, as msm's `vm_log_shift` does, and gives an end
+    /// to read it from while the VM runs.
+    pub fn log(&mut self, shift: u32) -> LogReader {
+        self.log.insert(LogRing::new(shift)).reader()
     }
 
-    /// Does in the mirror what the kernel did when it accepted `op`.
-    ///
-    /// # Errors
-    /// As [`Vm::check`].
-    pub fn apply(&mut self, op: &Op<O>) -> Result<(), VmError> {
-        self.request(op.range, op.kind.target(), &mut |_| {})
+    /// The bind queue for which the following updates are noted in the log; 0 at first.
+    pub fn set_queue(&mut self, queue: u32) {
+        self.queue = queue;
     }
 
-    /// The steps are given before the tree changes, so a panic in `step` leaves it as it was.
-    fn request(
-        &mut self,
-        range: VaRange,
-        target: Option<Target<O>>,
-        step: &mut impl FnMut(Step<O>),
-    ) -> Result<(), VmError> {
-        self.check(range)?;
-        walk(&self.tree, range, target, step).commit(&mut self.tree);
-        Ok(())
-    }
-
-    /// The mapping that has the byte at `va`.
+    /// The mapping that has the byte at `va`: `drm_gpuva_find_first()` for one byte.
     pub fn find(&self, va: u64) -> Option<Mapping<O>> {
         let (start, body) = self.tree.get(self.tree.floor(va))?;
-        (start <= va && va < body.end).then(|| body.at(start))
+        (start <= va && va < body.end).then(|| body.at(start, self.bos.objects()))
     }
 
-    /// All mappings in the order of addresses.
+    /// The driver's data of the mapping that has the byte at `va`.
+    pub fn va_data(&self, va: u64) -> Option<&D::VaData> {
+        Some(self.links.data(self.link_of(va)?))
+    }
+
+    /// The driver's data of the mapping that has the byte at `va`.
+    pub fn va_data_mut(&mut self, va: u64) -> Option<&mut D::VaData> {
+        Some(self.links.data_mut(self.link_of(va)?))
+    }
+
+    fn link_of(&self, va: u64) -> Option<u32> {
+        let (start, body) = self.tree.get(self.tree.floor(va))?;
+        (start <= va && va < body.end).then_some(body.link)
+    }
+
+    /// All mappings in the order of addresses: `drm_gpuvm_for_each_va()`.
     pub fn iter(&self) -> impl Iterator<Item = Mapping<O>> + '_ {
         self.mappings(self.tree.first(), u64::MAX)
     }
 
-    /// The mappings of which a part is in `range`, each in full, in the order of addresses.
+    /// The mappings of which a part is in `range`, each in full, in the order of addresses:
+    /// `drm_gpuvm_for_each_va_range()`.
     pub fn iter_range(&self, range: VaRange) -> impl Iterator<Item = Mapping<O>> + '_ {
         let mut cursor = self.tree.floor(range.start);
         if self.tree.get(cursor).is_some_and(|(_, body)| body.end <= range.start) {
@@ -126,7 +197,7 @@ impl<O: Copy + Eq> Vm<O> {
         core::iter::from_fn(move || {
             let (start, body) = self.tree.get(cursor).filter(|&(start, _)| start < end)?;
             cursor = self.tree.next(cursor);
-            Some(body.at(start))
+            Some(body.at(start, self.bos.objects()))
         })
     }
 
@@ -140,9 +211,9 @@ impl<O: Copy + Eq> Vm<O> {
         self.len() == 0
     }
 
-    /// Bytes of memory that the mirror takes, the allocator's own overhead not included.
+    /// Bytes of memory that the VM takes, the allocator's own overhead and the log not included.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.tree.memory_bytes()
+        size_of::<Self>() + self.tree.memory_bytes() + self.bos.memory_bytes() + self.links.memory_bytes()
     }
 
     /// The operations that bring back what is mapped now after `ops` were applied, in that order: holes become
@@ -154,7 +225,7 @@ impl<O: Copy + Eq> Vm<O> {
         for op in ops {
             overlay.push(op.range.start, op.range.end(), op.kind);
         }
-        let mut content = Content::new(&self.tree);
+        let mut content = Content::new(self.tree());
         let mut run: Option<Run<O>> = None;
         let mut undo = Vec::new();
         overlay.visit(|start, end, applied| {
@@ -171,16 +242,177 @@ impl<O: Copy + Eq> Vm<O> {
         undo
     }
 
-    pub(crate) fn tree(&self) -> &Tree<Body<O>> {
-        &self.tree
+    pub(crate) fn tree(&self) -> View<'_, O> {
+        View { tree: &self.tree, objects: self.bos.objects() }
     }
 }
 
-impl<O: Copy + Eq + fmt::Debug> fmt::Debug for Vm<O> {
+impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
+    /// Does a checked request. The steps are given before anything changes, so a panic in `step` leaves the VM as it
+    /// was.
+    #[inline]
+    pub(crate) fn request(
+        &mut self,
+        range: VaRange,
+        target: Option<Target<O>>,
+        mut step: impl FnMut(Step<O>),
+    ) {
+        let seat = self.tree.seek(range.start);
+        let (leaf, index) = self.tree.leaf_at(seat);
+        match target {
+            Some(target) if leaf.key(index) == range.start && leaf.value(index).end == range.end() => {
+                let old = leaf.value(index).at(range.start, self.bos.objects());
+                step(Step::Unmap(Unmapped { mapping: old, keep: in_line(&old, range.start, target) }));
+                step(Step::Map(Mapping { range, target }));
+                self.exchange(seat, target);
+            }
+            _ => {
+                let edit = walk(self.tree(), seat, range, target, &mut step);
+                self.change(range, target, edit);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            let op = match target {
+                Some(Target::Object { .. }) => LogOp::Map,
+                Some(Target::Null) => LogOp::MapNull,
+                None => LogOp::Unmap,
+            };
+            log.push(LogEntry { time: log.now(), queue: self.queue, op, range });
+        }
+        if !<D::Mode as Mode>::DEFERS {
+            self.clean_up();
+        }
+    }
+
+    /// Index and offset of what is to be mapped; its reference has to be taken at once.
+    #[inline]
+    fn resolve(&mut self, target: Target<O>) -> (u32, u64) {
+        match target {
+            Target::Object { object, offset } => (self.bos.obtain(object), offset),
+            Target::Null => (NONE, 0),
+        }
+    }
+
+    /// Lets the one mapping at `seat` show something else.
+    #[inline]
+    fn exchange(&mut self, seat: Seat, target: Target<O>) {
+        let cursor = self.tree.at(seat);
+        let (bo, offset) = self.resolve(target);
+        let (start, old) = self.tree.entry_mut(cursor);
+        old.offset = offset;
+        // First link, then unlink: the object may be the same one.
+        let link = self.links.link(start, bo, &mut self.bos);
+        let (old_link, old_bo) =
+            (core::mem::replace(&mut old.link, link), core::mem::replace(&mut old.bo, bo));
+        self.links.unlink(old_link, old_bo, D::DEFER_MAPPINGS, &mut self.bos);
+    }
+
+    /// Makes the change that [`walk`] has found. First link, then unlink: the objects may be the same ones.
+    fn change(&mut self, range: VaRange, target: Option<Target<O>>, edit: Edit) {
+        let (start, end) = (range.start, range.end());
+        let mut new: ArrayVec<(u64, Body), 2> = ArrayVec::new();
+        if let Some(target) = target {
+            let (bo, offset) = self.resolve(target);
+            let link = self.links.link(start, bo, &mut self.bos);
+            new.push((start, Body { end, offset, bo, link }));
+        }
+        if let Some(next) = edit.next {
+            let link = self.links.link(end, next.bo, &mut self.bos);
+            new.push((end, Body { link, ..next }));
+        }
+        if let Some(cursor) = edit.prev {
+            let (key, prev) = self.tree.entry_mut(cursor);
+            prev.end = start;
+            if D::DEFER_MAPPINGS {
+                let link = self.links.link(key, prev.bo, &mut self.bos);
+                let old = core::mem::replace(&mut prev.link, link);
+                self.links.unlink(old, prev.bo, true, &mut self.bos);
+            }
+        }
+        if edit.gone > 0 {
+            let mut left = edit.gone;
+            self.tree.scan(self.tree.at(edit.seat), |_, _, body| {
+                self.links.unlink(body.link, body.bo, D::DEFER_MAPPINGS, &mut self.bos);
+                left -= 1;
+                left > 0
+            });
+        }
+        self.tree.replace(edit.seat, edit.gone, (start, end), &new);
+    }
+
+    /// Frees everything that waits for it.
+    #[inline]
+    pub(crate) fn clean_up(&mut self) {
+        self.links.clean_up(&mut self.bos);
+        if self.bos.has_zombies() {
+            self.bos.clean_up();
+        }
+    }
+
+    /// Frees what has died: the data of objects without references and, with [`Driver::DEFER_MAPPINGS`], of mappings
+    /// that have gone. `drm_gpuvm_bo_deferred_cleanup()`; to be called outside of the critical path, now and then, also
+    /// in staged mode, for what dies with a [`VmBo`](crate::VmBo) that is dropped.
+    ///
+    /// It also gives back memory that was set aside for jobs, and that of mappings where many have gone.
+    pub fn deferred_cleanup(&mut self) {
+        self.clean_up();
+        self.trim();
+    }
+}
+
+impl<O: Copy + Eq + Hash, D: Driver<Mode = Immediate>> Vm<O, D> {
+    /// Maps `target` at `range` and gives the steps in which that is done: `drm_gpuvm_sm_map()`. What is mapped there
+    /// already gives way; a request that is there already is still unmapped (with `keep`) and mapped. Offsets are
+    /// not checked and wrap at 2^64.
+    ///
+    /// This may allocate, so it is not for the critical path: [`Vm::prepare`] is.
+    ///
+    /// # Errors
+    /// As [`Vm::check`], or [`VmError::Unusable`], before any step.
+    #[inline]
+    pub fn sm_map(
+        &mut self,
+        range: VaRange,
+        target: Target<O>,
+        step: &mut impl FnMut(Step<O>),
+    ) -> Result<(), VmError> {
+        self.check(range)?;
+        self.check_usable()?;
+        self.request(range, Some(target), step);
+        self.settle();
+        Ok(())
+    }
+
+    /// Unmaps `range` and gives the steps in which that is done: `drm_gpuvm_sm_unmap()`.
+    ///
+    /// # Errors
+    /// As [`Vm::check`], before any step.
+    #[inline]
+    pub fn sm_unmap(&mut self, range: VaRange, step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
+        self.check(range)?;
+        self.request(range, None, step);
+        self.settle();
+        Ok(())
+    }
+
+    /// Does in the VM what the kernel did when it accepted `op`.
+    ///
+    /// # Errors
+    /// As [`Vm::sm_map`].
+    pub fn apply(&mut self, op: &Op<O>) -> Result<(), VmError> {
+        match op.kind.target() {
+            Some(target) => self.sm_map(op.range, target, &mut |_| {}),
+            None => self.sm_unmap(op.range, &mut |_| {}),
+        }
+    }
+}
+
+impl<O: Copy + Eq + fmt::Debug, D: Driver> fmt::Debug for Vm<O, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vm")
             .field("range", &self.range)
             .field("reserved", &self.reserved)
+            .field("unusable", &self.unusable)
             .field("mappings", &self.iter().collect::<Vec<_>>())
             .finish()
     }

@@ -145,18 +145,16 @@ impl World {
         mapping.target != Target::Null && op.kind != OpKind::Unmap && span(common).all(same)
     }
 
-    /// As the layer does it: no steps. The driver follows through those of a twin.
+    /// As the layer does it: a job, of which the kernel takes all. The driver follows through the lists of steps.
     fn apply(&mut self, ops: &[Op<u8>]) {
-        for op in ops {
-            let (mut twin, driver) = (self.vm.clone(), &mut self.driver);
-            match op.kind.target() {
-                Some(target) => twin.sm_map(op.range, target, &mut |step| driver.step(step)),
-                None => twin.sm_unmap(op.range, &mut |step| driver.step(step)),
-            }
-            .unwrap();
-            self.vm.apply(op).unwrap();
-            self.model.apply(op);
+        let job = self.vm.prepare(ops).unwrap();
+        let mut running = self.vm.begin(job).unwrap();
+        while let Some(next) = running.next() {
+            self.model.apply(next.op());
+            next.complete(|step| self.driver.step(step)).unwrap();
         }
+        assert_eq!(running.done(), ops.len());
+        running.finish();
     }
 
     fn plan(&mut self, wants: &[Op<u8>]) -> Plan<u8> {

@@ -37,11 +37,11 @@ fn the_vm_refuses_before_any_step() {
         taken(all),
     ];
     for (range, error) in refused {
-        assert_eq!(vm.check(range), Err(error));
-        assert_eq!(vm.sm_map(range, object, &mut |step| panic!("{step:?}")), Err(error));
-        assert_eq!(vm.sm_unmap(range, &mut |step| panic!("{step:?}")), Err(error));
+        assert_eq!(vm.check(range), Err(error.clone()));
+        assert_eq!(vm.sm_map(range, object, &mut |step| panic!("{step:?}")), Err(error.clone()));
+        assert_eq!(vm.sm_unmap(range, &mut |step| panic!("{step:?}")), Err(error.clone()));
         for kind in [OpKind::Map { object: 1, offset: 0 }, OpKind::Null, OpKind::Unmap] {
-            assert_eq!(vm.apply(&Op { range, kind }), Err(error));
+            assert_eq!(vm.apply(&Op { range, kind }), Err(error.clone()));
         }
     }
     assert_eq!(vm.iter().collect::<Vec<_>>(), before);

@@ -58,10 +58,11 @@ pub fn random(vm: &mut Vm<u32>, count: u64) {
     }
 }
 
-/// `count` maps of the same range to two objects in turn.
+/// `count` maps of the same range to two objects in turn. Each time one `vm_bo` is made and one dies and is freed.
 pub fn rebind(vm: &mut Vm<u32>, count: u64) {
     for i in 0..count {
         map(vm, 7, (i % 2) as u32, 0);
+        vm.deferred_cleanup();
     }
 }
 

@@ -1,0 +1,444 @@
+//! One object in one VM: the `drm_gpuvm_bo` of the kernel.
+
+use core::fmt;
+use core::hash::{BuildHasher, Hash};
+use core::mem::size_of;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rustc_hash::FxBuildHasher;
+
+use crate::Reservation;
+use crate::sync::{AtomicU32, Ordering};
+use crate::vm_job::Claim;
+use crate::zombies::{ZombieLink, Zombies};
+
+/// No index of this kind: no object behind a mapping, no more entries in a list.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A reference to a `vm_bo`, the combination of a [`Vm`](crate::Vm) and an object: while one is held, look-ups from
+/// the object find the same `vm_bo` with the same [data](crate::Driver::BoData), whether anything of the object is
+/// mapped or not. Each mapping holds such a reference too.
+///
+/// It is had from [`Vm::obtain`](crate::Vm::obtain) and may be dropped on any thread, without the VM's lock. Where it
+/// was the last one the `vm_bo` becomes a zombie: `drm_gpuvm_bo_put_deferred()`.
+pub struct VmBo<O> {
+    shared: Arc<Shared<O>>,
+}
+
+/// The part of a `vm_bo` that is reached without the VM; made when the first [`VmBo`] is.
+struct Shared<O> {
+    object: O,
+    index: u32,
+    /// Number of [`VmBo`]s, and one more while there are mappings. What has come to 0 stays there.
+    references: AtomicU32,
+    link: ZombieLink,
+    zombies: Arc<Zombies>,
+}
+
+impl<O> Shared<O> {
+    /// `kref_get_unless_zero()`.
+    fn try_get(&self) -> bool {
+        let more = |count| (count > 0).then_some(count + 1);
+        self.references.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// `kref_put()`: whether that was the last one.
+    fn put(&self) -> bool {
+        self.references.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+impl<O: Copy> VmBo<O> {
+    /// The object.
+    pub fn object(&self) -> O {
+        self.shared.object
+    }
+}
+
+impl<O> Clone for VmBo<O> {
+    /// `drm_gpuvm_bo_get()`.
+    fn clone(&self) -> Self {
+        self.shared.references.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<O> Drop for VmBo<O> {
+    fn drop(&mut self) {
+        if self.shared.put() {
+            self.shared.zombies.push(self.shared.index, &self.shared.link);
+        }
+    }
+}
+
+impl<O: fmt::Debug> fmt::Debug for VmBo<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VmBo").field(&self.shared.object).finish()
+    }
+}
+
+/// Memory for a `vm_bo`, for [`Vm::obtain_prealloc`](crate::Vm::obtain_prealloc).
+pub struct VmBoAlloc<O, B> {
+    shared: Arc<Shared<O>>,
+    data: B,
+    /// Keeps the room in the VM's tables.
+    _claim: Claim,
+}
+
+/// A place of the slab.
+#[derive(Debug)]
+pub(crate) struct Slot<O, B> {
+    /// The first of the object's mappings.
+    pub(crate) first: u32,
+    /// Number of mappings that hold a reference.
+    pub(crate) mappings: u32,
+    /// The next in the list of the dead or of the free.
+    next: u32,
+    /// Places in the lists of external and of evicted objects.
+    external: u32,
+    evicted: u32,
+    shared: Option<Arc<Shared<O>>>,
+    /// That of an external object; private ones share the VM's.
+    pub(crate) reservation: Option<Reservation>,
+    pub(crate) data: B,
+}
+
+impl<O> fmt::Debug for Shared<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("references", &self.references).finish_non_exhaustive()
+    }
+}
+
+impl<O, B> Slot<O, B> {
+    /// Whether the last reference is gone: `drm_gpuvm_bo_is_zombie()`.
+    fn is_zombie(&self) -> bool {
+        self.mappings == 0
+            && self.shared.as_ref().is_none_or(|shared| shared.references.load(Ordering::Acquire) == 0)
+    }
+}
+
+/// All objects of a VM.
+#[derive(Debug)]
+pub(crate) struct Bos<O, B> {
+    /// The objects, apart from what else a place has: the tree's walks want no more.
+    objects: Vec<O>,
+    slots: Vec<Slot<O, B>>,
+    /// From the object to its slot.
+    table: HashTable<u32>,
+    free: u32,
+    /// What died under the VM's lock; what dies elsewhere is on `zombies`.
+    dead: u32,
+    zombies: Arc<Zombies>,
+    external: Vec<u32>,
+    evicted: Vec<u32>,
+}
+
+fn hash<O: Hash>(object: O) -> u64 {
+    FxBuildHasher.hash_one(object)
+}
+
+impl<O: Copy + Eq, B> Bos<O, B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            objects: Vec::new(),
+            slots: Vec::new(),
+            table: HashTable::new(),
+            free: NONE,
+            dead: NONE,
+            zombies: Arc::new(Zombies::new()),
+            external: Vec::new(),
+            evicted: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, index: u32) -> &Slot<O, B> {
+        &self.slots[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn slot_mut(&mut self, index: u32) -> &mut Slot<O, B> {
+        &mut self.slots[index as usize]
+    }
+
+    /// The objects by index.
+    #[inline]
+    pub(crate) fn objects(&self) -> &[O] {
+        &self.objects
+    }
+
+    #[inline]
+    pub(crate) fn object(&self, index: u32) -> O {
+        self.objects[index as usize]
+    }
+
+    /// References held by mappings and by [`VmBo`]s.
+    pub(crate) fn references(&self, index: u32) -> usize {
+        let slot = self.slot(index);
+        let shared = slot.shared.as_ref().map_or(0, |shared| shared.references.load(Ordering::Relaxed));
+        // All mappings share one of those.
+        (slot.mappings + shared) as usize - usize::from(slot.mappings > 0 && slot.shared.is_some())
+    }
+
+    pub(crate) fn evicted(&self) -> impl Iterator<Item = u32> + '_ {
+        self.evicted.iter().copied().filter(|&index| !self.slot(index).is_zombie())
+    }
+
+    pub(crate) fn external(&self) -> impl Iterator<Item = u32> + '_ {
+        self.external.iter().copied().filter(|&index| !self.slot(index).is_zombie())
+    }
+
+    pub(crate) fn is_evicted(&self, index: u32) -> bool {
+        self.slot(index).evicted != NONE
+    }
+
+    /// `drm_gpuvm_bo_evict()`: `drm_gpuvm_bo_list_add()` and `drm_gpuvm_bo_list_del_init()`.
+    pub(crate) fn set_evicted(&mut self, index: u32, evicted: bool) {
+        set_listed(&mut self.slots, &mut self.evicted, index, evicted, |slot| &mut slot.evicted);
+    }
+
+    /// `drm_gpuvm_bo_extobj_add()`, and taking it off again.
+    pub(crate) fn set_external(&mut self, index: u32, external: bool) {
+        set_listed(&mut self.slots, &mut self.external, index, external, |slot| &mut slot.external);
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.objects.capacity() * size_of::<O>()
+            + self.slots.capacity() * size_of::<Slot<O, B>>()
+            + self.table.allocation_size()
+            + (self.external.capacity() + self.evicted.capacity()) * size_of::<u32>()
+            + size_of::<Zombies>()
+            + 2 * size_of::<usize>()
+    }
+}
+
+/// Puts a slot on a list or takes it off; `place` is where the slot notes its place in the list. Taking off never
+/// allocates, and putting on does not for what is off again by then.
+fn set_listed<O, B>(
+    slots: &mut [Slot<O, B>],
+    list: &mut Vec<u32>,
+    index: u32,
+    listed: bool,
+    place: impl Fn(&mut Slot<O, B>) -> &mut u32,
+) {
+    let at = *place(&mut slots[index as usize]);
+    if listed == (at != NONE) {
+        return;
+    }
+    if listed {
+        *place(&mut slots[index as usize]) = list.len() as u32;
+        list.push(index);
+        return;
+    }
+    list.swap_remove(at as usize);
+    if let Some(&moved) = list.get(at as usize) {
+        *place(&mut slots[moved as usize]) = at;
+    }
+    *place(&mut slots[index as usize]) = NONE;
+}
+
+impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
+    /// The live `vm_bo` of an object: `drm_gpuvm_bo_find()`, without taking a reference.
+    pub(crate) fn find(&self, object: O) -> Option<u32> {
+        let index = *self.table.find(hash(object), |&index| self.object(index) == object)?;
+        (!self.slot(index).is_zombie()).then_some(index)
+    }
+
+    /// The `vm_bo` of an object, made where there is none, for a mapping that comes to it at once.
+    #[inline]
+    pub(crate) fn obtain(&mut self, object: O) -> u32 {
+        let hash = hash(object);
+        if let Some(&index) = self.table.find(hash, |&index| self.object(index) == object) {
+            let slot = self.slot(index);
+            // The first mapping takes the reference that all mappings share.
+            if slot.mappings > 0 || slot.shared.as_ref().is_some_and(|shared| shared.try_get()) {
+                return index;
+            }
+        }
+        self.create(hash, object, B::default())
+    }
+
+    /// A handle to the `vm_bo` of an object: `drm_gpuvm_bo_obtain_locked()`.
+    pub(crate) fn obtain_handle(&mut self, object: O) -> VmBo<O> {
+        if let Some(handle) = self.find_handle(object) {
+            return handle;
+        }
+        let shared = self.new_shared(object);
+        self.adopt(shared, B::default())
+    }
+
+    /// A handle to the `vm_bo` of an object, if there is one: `drm_gpuvm_bo_find()`.
+    pub(crate) fn find_handle(&mut self, object: O) -> Option<VmBo<O>> {
+        let index = *self.table.find(hash(object), |&index| self.object(index) == object)?;
+        if let Some(shared) = &self.slot(index).shared {
+            return shared.try_get().then(|| VmBo { shared: Arc::clone(shared) });
+        }
+        // Without handles so far, so there are mappings, which hold their one reference from now on.
+        let mut shared = self.new_shared(object);
+        let new = Arc::get_mut(&mut shared).expect("nobody else has it yet");
+        (new.index, new.references) = (index, AtomicU32::new(2));
+        self.slot_mut(index).shared = Some(Arc::clone(&shared));
+        Some(VmBo { shared })
+    }
+
+    /// What a `vm_bo` needs to be made without an allocation: `drm_gpuvm_bo_create()`.
+    pub(crate) fn prealloc(&mut self, object: O, data: B, claim: Claim) -> VmBoAlloc<O, B> {
+        VmBoAlloc { shared: self.new_shared(object), data, _claim: claim }
+    }
+
+    /// `drm_gpuvm_bo_obtain_prealloc()`; gives back what was not needed.
+    pub(crate) fn obtain_prealloc(&mut self, alloc: VmBoAlloc<O, B>) -> VmBo<O> {
+        let object = alloc.shared.object;
+        let known = self.table.find(hash(object), |&index| self.object(index) == object).copied();
+        let live = known.filter(|&index| !self.slot(index).is_zombie());
+        if let Some(index) = live {
+            // Without handles so far: the mappings' reference and ours.
+            if self.slot(index).shared.is_none() {
+                let mut shared = alloc.shared;
+                let new = Arc::get_mut(&mut shared).expect("nobody else has it yet");
+                (new.index, new.references) = (index, AtomicU32::new(2));
+                self.slot_mut(index).shared = Some(Arc::clone(&shared));
+                return VmBo { shared };
+            }
+            if let Some(shared) = self.slot(index).shared.as_ref().filter(|shared| shared.try_get()) {
+                return VmBo { shared: Arc::clone(shared) };
+            }
+        }
+        self.adopt(alloc.shared, alloc.data)
+    }
+
+    fn new_shared(&self, object: O) -> Arc<Shared<O>> {
+        Arc::new(Shared {
+            object,
+            index: NONE,
+            references: AtomicU32::new(1),
+            link: ZombieLink::new(),
+            zombies: Arc::clone(&self.zombies),
+        })
+    }
+
+    /// A new `vm_bo` with one reference, the returned one.
+    fn adopt(&mut self, shared: Arc<Shared<O>>, data: B) -> VmBo<O> {
+        let object = shared.object;
+        let index = self.create(hash(object), object, data);
+        let mut shared = shared;
+        Arc::get_mut(&mut shared).expect("nobody else has it yet").index = index;
+        self.slot_mut(index).shared = Some(Arc::clone(&shared));
+        VmBo { shared }
+    }
+
+    /// A new `vm_bo`, which takes the place of a zombie in the table.
+    fn create(&mut self, hash: u64, object: O, data: B) -> u32 {
+        let slot = Slot {
+            first: NONE,
+            mappings: 0,
+            next: NONE,
+            external: NONE,
+            evicted: NONE,
+            shared: None,
+            reservation: None,
+            data,
+        };
+        let index = self.free;
+        let index = if index == NONE {
+            self.objects.push(object);
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        } else {
+            self.free = self.slot(index).next;
+            self.objects[index as usize] = object;
+            *self.slot_mut(index) = slot;
+            index
+        };
+        let objects = &self.objects;
+        let object_of = |index: u32| objects[index as usize];
+        match self.table.entry(hash, |&i| object_of(i) == object, |&i| self::hash(object_of(i))) {
+            Entry::Occupied(mut zombie) => *zombie.get_mut() = index,
+            Entry::Vacant(place) => drop(place.insert(index)),
+        }
+        index
+    }
+
+    /// A mapping has gone: drops its reference. `drm_gpuvm_bo_put_deferred()`.
+    #[inline]
+    pub(crate) fn put(&mut self, index: u32) {
+        let slot = self.slot_mut(index);
+        slot.mappings -= 1;
+        if slot.mappings == 0 && slot.shared.as_ref().is_none_or(|shared| shared.put()) {
+            self.bury(index);
+            let dead = self.dead;
+            self.slot_mut(index).next = dead;
+            self.dead = index;
+        }
+    }
+
+    /// Takes a zombie off all lists: `drm_gpuvm_bo_into_zombie()`.
+    fn bury(&mut self, index: u32) {
+        self.set_external(index, false);
+        self.set_evicted(index, false);
+        if let Ok(entry) = self.table.find_entry(hash(self.object(index)), |&other| other == index) {
+            entry.remove();
+        }
+    }
+
+    /// Whether [`Bos::clean_up`] has something to do.
+    #[inline]
+    pub(crate) fn has_zombies(&self) -> bool {
+        self.dead != NONE || !self.zombies.is_empty()
+    }
+
+    /// Frees the zombies: `drm_gpuvm_bo_deferred_cleanup()`.
+    pub(crate) fn clean_up(&mut self) {
+        let mut index = core::mem::replace(&mut self.dead, NONE);
+        while index != NONE {
+            let next = self.slot(index).next;
+            self.free(index);
+            index = next;
+        }
+        if self.zombies.is_empty() {
+            return;
+        }
+        let mut taken = self.zombies.take();
+        loop {
+            let slots = &self.slots;
+            let link = |index: u32| &slots[index as usize].shared.as_ref().expect("it died in a handle").link;
+            let Some(index) = taken.next(link) else { break };
+            self.bury(index);
+            self.free(index);
+        }
+    }
+
+    /// `drm_gpuvm_bo_destroy_not_in_lists()`.
+    fn free(&mut self, index: u32) {
+        let free = self.free;
+        let slot = self.slot_mut(index);
+        slot.data = B::default();
+        slot.shared = None;
+        slot.reservation = None;
+        slot.next = free;
+        self.free = index;
+    }
+
+    /// Empties all lists of mappings, for them to be made anew.
+    pub(crate) fn unlink_all(&mut self) {
+        for slot in &mut self.slots {
+            (slot.first, slot.mappings) = (NONE, 0);
+        }
+    }
+
+    /// Sees to it that `count` more objects need no allocation.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.objects.reserve(count);
+        self.slots.reserve(count);
+        let objects = &self.objects;
+        self.table.reserve(count, |&index| hash(objects[index as usize]));
+    }
+
+    /// Whether memory is for a `vm_bo` of this VM.
+    pub(crate) fn owns(&self, alloc: &VmBoAlloc<O, B>) -> bool {
+        Arc::ptr_eq(&self.zombies, &alloc.shared.zombies)
+    }
+}

@@ -1,0 +1,365 @@
+//! Objects in a VM: their lists, their reservations, and changes of a VM in staged mode.
+
+use core::hash::Hash;
+
+use crate::vm_bo::{NONE, VmBo, VmBoAlloc};
+use crate::vm_ops::Ops;
+use crate::{
+    Contended, Driver, Exec, Fence, Locking, Mapping, Op, Reservation, Staged, Step, Target, Usage, VaRange,
+    Vm, VmError,
+};
+
+/// What a VM knows of an object: [`Vm::bo`].
+pub struct Bo<'vm, O, D: Driver> {
+    vm: &'vm Vm<O, D>,
+    index: u32,
+}
+
+impl<'vm, O: Copy + Eq, D: Driver> Bo<'vm, O, D> {
+    /// The object.
+    pub fn object(&self) -> O {
+        self.vm.bos.object(self.index)
+    }
+
+    /// The mappings of the object, in no order, in time O(log n) for each of them whatever else is mapped:
+    /// `drm_gpuvm_bo_for_each_va()`.
+    pub fn mappings(&self) -> impl Iterator<Item = Mapping<O>> + use<'vm, O, D> {
+        let vm = self.vm;
+        let mut link = vm.bos.slot(self.index).first;
+        core::iter::from_fn(move || {
+            if link == NONE {
+                return None;
+            }
+            let start = vm.links.start(link);
+            link = vm.links.next(link);
+            let (key, body) = vm.tree.get(vm.tree.floor(start)).expect("a link leads to its mapping");
+            debug_assert_eq!(key, start);
+            Some(body.at(start, vm.bos.objects()))
+        })
+    }
+
+    /// Number of references: one of each mapping, one of each [`VmBo`].
+    pub fn references(&self) -> usize {
+        self.vm.bos.references(self.index)
+    }
+
+    /// The driver's data.
+    pub fn data(&self) -> &'vm D::BoData {
+        &self.vm.bos.slot(self.index).data
+    }
+
+    /// The reservation that protects the object.
+    pub fn reservation(&self) -> &'vm Reservation {
+        self.vm.reservation_of(self.index)
+    }
+
+    /// Whether its reservation is not that of the VM: `drm_gpuvm_is_extobj()`.
+    pub fn is_external(&self) -> bool {
+        self.vm.bos.slot(self.index).reservation.is_some()
+    }
+
+    /// Whether it is on the list of evicted objects.
+    pub fn is_evicted(&self) -> bool {
+        self.vm.bos.is_evicted(self.index)
+    }
+}
+
+impl<O: Copy + Eq, D: Driver> Vm<O, D> {
+    fn reservation_of(&self, index: u32) -> &Reservation {
+        self.bos.slot(index).reservation.as_ref().unwrap_or(self.reservation())
+    }
+
+    /// The objects that have another reservation than the VM's: its `extobj` list.
+    pub fn external(&self) -> impl Iterator<Item = Bo<'_, O, D>> {
+        self.bos.external().map(|index| Bo { vm: self, index })
+    }
+
+    /// The objects that are evicted: its `evict` list.
+    pub fn evicted(&self) -> impl Iterator<Item = Bo<'_, O, D>> {
+        self.bos.evicted().map(|index| Bo { vm: self, index })
+    }
+
+    /// Locks the VM's reservation and that of every external object, in [`Exec::until_all_locked`]:
+    /// `drm_gpuvm_prepare_vm()` and `drm_gpuvm_prepare_objects()`.
+    ///
+    /// # Errors
+    /// [`Contended`]: everything has to be locked again.
+    pub fn lock_all(&self, locking: &mut Locking) -> Result<(), Contended> {
+        locking.lock(self.reservation())?;
+        self.external().try_for_each(|bo| locking.lock(bo.reservation()))
+    }
+
+    /// Locks the VM's reservation and those of the objects that are mapped in `range`, in
+    /// [`Exec::until_all_locked`]: `drm_gpuvm_prepare_vm()` and `drm_gpuvm_prepare_range()`.
+    ///
+    /// # Errors
+    /// As [`Vm::lock_all`].
+    pub fn lock_range(&self, locking: &mut Locking, range: VaRange) -> Result<(), Contended> {
+        locking.lock(self.reservation())?;
+        let mut result = Ok(());
+        self.tree.scan(self.tree.floor(range.start), |_, start, body| {
+            if start < range.end() && body.end > range.start && body.bo != NONE {
+                result = locking.lock(self.reservation_of(body.bo));
+            }
+            start < range.end() && result.is_ok()
+        });
+        result
+    }
+
+    /// Attaches a fence to every reservation that is locked: `drm_gpuvm_resv_add_fence()`.
+    pub fn attach(&self, exec: &Exec, fence: &Fence, private: Usage, external: Usage) {
+        for held in exec.iter() {
+            let usage = if held.reservation() == self.reservation() { private } else { external };
+            held.attach(fence, usage);
+        }
+    }
+}
+
+impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
+    /// A reference to the `vm_bo` of an object, made where there is none: `drm_gpuvm_bo_obtain_locked()`.
+    pub fn obtain(&mut self, object: O) -> VmBo<O> {
+        self.bos.obtain_handle(object)
+    }
+
+    /// The same without an allocation; the memory comes from [`Vm::prealloc`] and is dropped where there is one
+    /// already: `drm_gpuvm_bo_obtain_prealloc()`.
+    ///
+    /// # Errors
+    /// [`VmError::OtherVm`] for the memory of another VM.
+    pub fn obtain_prealloc(&mut self, alloc: VmBoAlloc<O, D::BoData>) -> Result<VmBo<O>, VmError> {
+        if self.bos.owns(&alloc) { Ok(self.bos.obtain_prealloc(alloc)) } else { Err(VmError::OtherVm) }
+    }
+
+    /// A reference to the `vm_bo` of an object, if there is one: `drm_gpuvm_bo_find()`. Zombies are not found.
+    pub fn find_bo(&mut self, object: O) -> Option<VmBo<O>> {
+        self.bos.find_handle(object)
+    }
+
+    /// What the VM knows of an object, if it has a `vm_bo`.
+    pub fn bo(&self, object: O) -> Option<Bo<'_, O, D>> {
+        self.bos.find(object).map(|index| Bo { vm: self, index })
+    }
+
+    /// The driver's data of an object, if it has a `vm_bo`.
+    pub fn bo_data_mut(&mut self, object: O) -> Option<&mut D::BoData> {
+        let index = self.bos.find(object)?;
+        Some(&mut self.bos.slot_mut(index).data)
+    }
+
+    /// Says which reservation protects an object. With another one than the VM's it is external and goes on that
+    /// list: `drm_gpuvm_bo_extobj_add()`. Until this is called an object is private. To be called as long as nothing
+    /// of the object is mapped, or with both reservations locked.
+    ///
+    /// # Errors
+    /// [`VmError::UnknownObject`].
+    pub fn set_reservation(&mut self, object: O, reservation: &Reservation) -> Result<(), VmError> {
+        let index = self.index_of(object)?;
+        let external = reservation != self.reservation();
+        self.bos.slot_mut(index).reservation = external.then(|| reservation.clone());
+        self.bos.set_external(index, external);
+        Ok(())
+    }
+
+    /// Puts an object on the list of evicted ones, or takes it off: `drm_gpuvm_bo_evict()`. The object's reservation
+    /// is locked.
+    ///
+    /// # Errors
+    /// [`VmError::UnknownObject`], [`VmError::NotLocked`].
+    pub fn evict(&mut self, exec: &Exec, object: O, evicted: bool) -> Result<(), VmError> {
+        let index = self.index_of(object)?;
+        self.check_held(exec, index)?;
+        self.bos.set_evicted(index, evicted);
+        Ok(())
+    }
+
+    /// Lets `validate` make every evicted object usable again and takes it off the list: `drm_gpuvm_validate()`. The
+    /// reservations of all objects are locked, see [`Vm::lock_all`].
+    ///
+    /// # Errors
+    /// The first one of `validate`, and [`VmError::NotLocked`]. The objects from there on stay evicted.
+    pub fn validate<E: From<VmError>>(
+        &mut self,
+        exec: &Exec,
+        mut validate: impl FnMut(Bo<'_, O, D>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let evicted: Vec<u32> = self.bos.evicted().collect();
+        for index in evicted {
+            self.check_held(exec, index)?;
+            validate(Bo { vm: self, index })?;
+            self.bos.set_evicted(index, false);
+        }
+        Ok(())
+    }
+
+    /// Locks the reservations of everything that operations touch, in [`Exec::until_all_locked`]: those of the
+    /// objects that are mapped in their ranges and of those that they map. `drm_gpuvm_sm_map_exec_lock()` and
+    /// `drm_gpuvm_sm_unmap_exec_lock()`. As there, that an earlier operation changes what a later one meets makes no
+    /// difference: it meets objects that were locked for the earlier one.
+    ///
+    /// # Errors
+    /// As [`Vm::lock_all`].
+    pub fn lock_ops(&self, locking: &mut Locking, ops: &[Op<O>]) -> Result<(), Contended> {
+        locking.lock(self.reservation())?;
+        for op in ops {
+            if let Some(bo) = op.kind.object().and_then(|object| self.bo(object)) {
+                locking.lock(bo.reservation())?;
+            }
+            self.lock_range(locking, op.range)?;
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, object: O) -> Result<u32, VmError> {
+        self.bos.find(object).ok_or(VmError::UnknownObject)
+    }
+
+    fn check_held(&self, exec: &Exec, index: u32) -> Result<(), VmError> {
+        exec.held(self.reservation_of(index)).map(|_| ()).ok_or(VmError::NotLocked)
+    }
+
+    /// Whether the reservations of all that a request touches are locked; that of the VM is.
+    fn check_locked(&self, exec: &Exec, range: VaRange, object: Option<O>) -> Result<(), VmError> {
+        if let Some(index) = object.and_then(|object| self.bos.find(object)) {
+            self.check_held(exec, index)?;
+        }
+        let mut result = Ok(());
+        self.tree.scan(self.tree.floor(range.start), |_, start, body| {
+            if start < range.end() && body.end > range.start && body.bo != NONE {
+                result = self.check_held(exec, body.bo);
+            }
+            start < range.end() && result.is_ok()
+        });
+        result
+    }
+}
+
+/// A VM in staged mode with its reservation locked: [`Vm::update`]. Each change needs the reservations of the objects
+/// that it touches too; see [`Vm::lock_ops`].
+pub struct Update<'vm, O, D: Driver = Staged> {
+    vm: &'vm mut Vm<O, D>,
+    exec: &'vm Exec,
+}
+
+impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Vm<O, D> {
+    /// Begins to change the VM.
+    ///
+    /// # Errors
+    /// [`VmError::NotLocked`] where the VM's reservation is not locked.
+    pub fn update<'vm>(&'vm mut self, exec: &'vm Exec) -> Result<Update<'vm, O, D>, VmError> {
+        if exec.held(self.reservation()).is_none() {
+            return Err(VmError::NotLocked);
+        }
+        Ok(Update { vm: self, exec })
+    }
+}
+
+impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'_, O, D> {
+    /// The VM as it is now.
+    pub fn vm(&self) -> &Vm<O, D> {
+        self.vm
+    }
+
+    fn check(&self, range: VaRange, target: Option<Target<O>>) -> Result<(), VmError> {
+        self.vm.check(range)?;
+        if target.is_some() {
+            self.vm.check_usable()?;
+        }
+        self.vm.check_locked(self.exec, range, target.and_then(|target| target.object()))
+    }
+
+    /// Maps `target` at `range` and gives the steps in which that is done: `drm_gpuvm_sm_map()`; otherwise as
+    /// [`Vm::sm_map`](Vm::sm_map) of a VM in immediate mode.
+    ///
+    /// # Errors
+    /// As [`Vm::check`], [`VmError::Unusable`] or [`VmError::NotLocked`], before any step.
+    pub fn sm_map(
+        &mut self,
+        range: VaRange,
+        target: Target<O>,
+        step: &mut impl FnMut(Step<O>),
+    ) -> Result<(), VmError> {
+        self.check(range, Some(target))?;
+        self.vm.request(range, Some(target), step);
+        self.vm.settle();
+        Ok(())
+    }
+
+    /// Unmaps `range` and gives the steps in which that is done: `drm_gpuvm_sm_unmap()`.
+    ///
+    /// # Errors
+    /// As [`Vm::check`] or [`VmError::NotLocked`], before any step.
+    pub fn sm_unmap(&mut self, range: VaRange, step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
+        self.check(range, None)?;
+        self.vm.request(range, None, step);
+        self.vm.settle();
+        Ok(())
+    }
+
+    /// Does `ops`, those that the kernel has accepted, and gives their steps. All or nothing.
+    ///
+    /// # Errors
+    /// As [`Update::sm_map`] for the first bad one.
+    pub fn commit(&mut self, ops: &[Op<O>], step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
+        ops.iter().try_for_each(|op| self.check(op.range, op.kind.target()))?;
+        for op in ops {
+            self.vm.request(op.range, op.kind.target(), &mut *step);
+        }
+        self.vm.settle();
+        Ok(())
+    }
+
+    /// The steps of [`Update::sm_map`], without doing them: `drm_gpuvm_sm_map_ops_create()`.
+    ///
+    /// # Errors
+    /// As [`Update::sm_map`].
+    pub fn map_ops(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
+        self.check(range, Some(target))?;
+        let steps = self.vm.list_map(range, target)?;
+        Ok(self.vm.with_steps(steps))
+    }
+
+    /// The steps of [`Update::sm_unmap`], without doing them: `drm_gpuvm_sm_unmap_ops_create()`.
+    ///
+    /// # Errors
+    /// As [`Update::sm_unmap`].
+    pub fn unmap_ops(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
+        self.check(range, None)?;
+        let steps = self.vm.list_unmap(range)?;
+        Ok(self.vm.with_steps(steps))
+    }
+
+    /// A [`Step::Unmap`] for each mapping of an object: `drm_gpuvm_bo_unmap_ops_create()`. None for an object that the
+    /// VM does not know.
+    ///
+    /// # Errors
+    /// [`VmError::NotLocked`].
+    pub fn object_unmap_ops(&mut self, object: O) -> Result<Ops<'_, O, D>, VmError> {
+        if let Some(index) = self.vm.bos.find(object) {
+            self.vm.check_held(self.exec, index)?;
+        }
+        let steps = self.vm.list_object(object);
+        Ok(self.vm.with_steps(steps))
+    }
+
+    /// Adds a mapping where there is none: `drm_gpuva_insert()` and `drm_gpuva_link()`.
+    ///
+    /// # Errors
+    /// As [`Update::sm_map`], and [`VmError::Occupied`].
+    pub fn insert(&mut self, mapping: Mapping<O>) -> Result<(), VmError> {
+        self.check(mapping.range, Some(mapping.target))?;
+        self.vm.insert_checked(mapping)?;
+        self.vm.settle();
+        Ok(())
+    }
+
+    /// Takes the mapping away that starts at `start`, if there is one: `drm_gpuva_remove()` and `drm_gpuva_unlink()`.
+    ///
+    /// # Errors
+    /// [`VmError::NotLocked`].
+    pub fn remove(&mut self, start: u64) -> Result<Option<Mapping<O>>, VmError> {
+        if let Some(mapping) = self.vm.find(start) {
+            self.vm.check_locked(self.exec, mapping.range, None)?;
+        }
+        Ok(self.vm.remove_at(start))
+    }
+}
