@@ -2,8 +2,27 @@
 
 use crate::Op;
 
-/// Operations for the kernel: disjoint, in the order of addresses. A plan is no promise: it may be tried on the
-/// kernel, and then be committed to the VM as a whole, in part as far as the kernel came, or be dropped.
+/// Operations for the kernel: disjoint, in the order of addresses.
+///
+/// A plan is no promise. It is tried on the kernel, and then committed to the VM, whole or as far as the kernel came,
+/// or dropped as if it had not been made. It belongs to the VM as it was when the plan was made.
+///
+/// ```
+/// # use gpuvm::{OpKind, Planner, Policy, VaRange, Vm};
+/// # fn try_on_the_kernel(ops: &[gpuvm::Op<u32>]) -> usize { ops.len() - 1 }
+/// let mut vm = Vm::<u32>::new(VaRange::new(0, 1 << 40)?, None)?;
+/// let mut planner = Planner::new(Policy::default());
+/// for page in [0, 2, 4] {
+///     planner.want(VaRange::new(page * 0x1000, 0x1000)?, OpKind::Map { object: 7, offset: 0 })?;
+/// }
+/// // Everything that can be refused or needs memory comes before the kernel is asked.
+/// let job = vm.prepare(planner.plan(&vm))?;
+/// let accepted = try_on_the_kernel(job.ops());
+/// let plan = vm.commit_first(job, accepted)?;
+/// assert_eq!((vm.len(), plan.ops().len()), (2, 3));
+/// planner.recycle(plan);
+/// # Ok::<(), gpuvm::VmError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan<O> {
     pub(crate) ops: Vec<Op<O>>,

@@ -3,7 +3,7 @@
 use crate::line::{Line, Rules};
 use crate::overlay::Overlay;
 use crate::run::{Content, Run};
-use crate::{Op, OpKind, Plan, Policy, VaRange, Vm, VmError};
+use crate::{Driver, Op, OpKind, Plan, Policy, VaRange, Vm, VmError};
 
 /// Collects wanted bindings and plans the operations that make them true. Its buffers stay allocated, so that once
 /// warm neither a want nor a plan allocates but for the plan's own list, and not even that where old plans come
@@ -96,8 +96,8 @@ impl<O: Copy + Eq> Planner<O> {
     }
 
     /// The operations that turn what `vm` holds into what was wanted since the last plan. Neither changes `vm` nor
-    /// remembers the plan: it takes effect with [`Vm::apply`], and is dropped by dropping it.
-    pub fn plan(&mut self, vm: &Vm<O>) -> Plan<O> {
+    /// remembers the plan, see [`Plan`].
+    pub fn plan<D: Driver>(&mut self, vm: &Vm<O, D>) -> Plan<O> {
         let mut ops = core::mem::take(&mut self.spare);
         let mut content = Content::new(vm.tree());
         let mut run: Option<Run<O>> = None;

@@ -220,12 +220,14 @@ proptest! {
             want_pages(&mut planner, &wanted, false);
             let plan = planner.plan(&vm);
             Task { policy: &policy, present: &model.content, wanted: &wanted }.check(plan.ops());
-            let taken = taken.map_or(plan.ops().len(), |taken| taken.index(plan.ops().len() + 1));
-            for op in &plan.ops()[..taken] {
-                vm.apply(op).unwrap();
-                model.apply(op);
+            let job = vm.prepare(plan).unwrap();
+            let taken = taken.map_or(usize::MAX, |taken| taken.index(job.ops().len() + 1));
+            job.ops().iter().take(taken).for_each(|op| model.apply(op));
+            if taken == 0 {
+                drop(job);
+            } else {
+                planner.recycle(vm.commit_first(job, taken).unwrap());
             }
-            planner.recycle(plan);
             prop_assert_eq!(vm.iter().collect::<Vec<_>>(), model.mappings());
         }
     }

@@ -131,16 +131,16 @@ impl Session {
     /// Plans what was wanted, shows the operations and does them.
     fn commit(&mut self, answer: &mut String) -> Result<(), Error> {
         let (Some(vm), Some(batches)) = (&mut self.vm, &mut self.batches) else { return Err(Error::NoVm) };
-        let plan = batches.planner.plan(vm);
-        for op in plan.ops() {
+        let job = vm.prepare(batches.planner.plan(vm))?;
+        for op in job.ops() {
             match op.kind.target() {
                 Some(target) => {
                     print(answer, format_args!("> map {}", Shown(Mapping { range: op.range, target })));
                 }
                 None => print(answer, format_args!("> unmap {}", Place(op.range))),
             }
-            vm.apply(op)?;
         }
+        let plan = vm.commit(job)?;
         batches.planner.recycle(plan);
         Ok(())
     }
