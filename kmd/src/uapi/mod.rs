@@ -5,6 +5,7 @@
 //! request number against the header itself.
 
 pub mod drm;
+pub mod msm;
 pub mod panthor;
 
 #[cfg(test)]
@@ -71,13 +72,13 @@ struct Layout {
 /// Defines `repr(C)` structures and lists them for the header test, so that no field is written twice or left out.
 ///
 /// Every structure is plain data: each field is an integer or an array of integers, there is no implicit padding, and all
-/// zeroes is a valid value.
+/// zeroes is a valid value. `union { other: type = field }` names what a C union has at the place of `field` besides it.
 macro_rules! uapi_structs {
     ($(
         $(#[$meta:meta])*
         pub struct $name:ident = $c_name:literal {
             $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
-        }
+        } $(union { $other:ident: $other_type:ty = $place:ident })?
     )*) => {
         $(
             $(#[$meta])*
@@ -97,7 +98,10 @@ macro_rules! uapi_structs {
             c_name: $c_name,
             size: size_of::<$name>(),
             align: align_of::<$name>(),
-            fields: &[$((stringify!($field), core::mem::offset_of!($name, $field), size_of::<$type>()),)*],
+            fields: &[
+                $((stringify!($field), core::mem::offset_of!($name, $field), size_of::<$type>()),)*
+                $((stringify!($other), core::mem::offset_of!($name, $place), size_of::<$other_type>()),)?
+            ],
         },)*];
     };
 }

@@ -1,7 +1,7 @@
 //! Holds every structure, constant and request number against the kernel's headers: a C program, made from the lists that
 //! the macros keep, prints what the compiler makes of the headers; and the headers are read for what the lists lack.
 
-use super::{COMMAND_BASE, Layout, command, drm, panthor};
+use super::{COMMAND_BASE, Layout, command, drm, msm, panthor};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,13 @@ const HEADERS: &[Header] = &[
         structs: drm::STRUCTS,
         constants: drm::CONSTANTS,
         requests: drm::REQUESTS,
+        whole: false,
+    },
+    Header {
+        path: "drm/msm_drm.h",
+        structs: msm::STRUCTS,
+        constants: msm::CONSTANTS,
+        requests: msm::REQUESTS,
         whole: false,
     },
     Header {
@@ -266,4 +273,18 @@ fn takes_requests_apart() {
     assert_eq!(command(panthor::VmBind::REQUEST), 0x43);
     assert_eq!(super::argument_size(panthor::VmBind::REQUEST), 24);
     assert_eq!(super::argument_size(drm::GemClose::REQUEST), 8);
+    assert_eq!(super::argument_size(msm::VmBind::REQUEST), 88);
+}
+
+#[test]
+fn one_operation_is_inline_and_several_are_pointed_at() {
+    let op = |iova| msm::VmBindOp { op: msm::VM_BIND_OP_MAP, handle: 5, iova, ..Default::default() };
+    let mut call = msm::VmBind::default();
+    call.set_ops(&[op(1)]);
+    assert_eq!((call.nr_ops, call.op), (1, op(1)));
+    let two = [op(1), op(2)];
+    call.set_ops(&two);
+    assert_eq!((call.nr_ops, call.ops_address()), (2, two.as_ptr().addr() as u64));
+    call.set_ops(&[]);
+    assert_eq!((call.nr_ops, call.op), (0, msm::VmBindOp::default()));
 }
