@@ -1,7 +1,7 @@
 //! A node that plays a script: for tests of what goes to the kernel, and of what is made of its answers.
 
 use crate::node::{Node, Request};
-use crate::uapi::{drm, panthor};
+use crate::uapi::{drm, msm, panthor};
 use core::ffi::c_void;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -15,6 +15,12 @@ pub(crate) enum Seen {
         vm_id: u32,
         flags: u32,
         ops: Vec<(panthor::VmBindOp, Vec<panthor::SyncOp>)>,
+    },
+    MsmBind {
+        queue_id: u32,
+        ops: Vec<msm::VmBindOp>,
+        waits: Vec<msm::Syncobj>,
+        signals: Vec<msm::Syncobj>,
     },
     Wait {
         arg: drm::SyncobjWait,
@@ -102,6 +108,19 @@ unsafe fn see(request: u32, arg: *mut c_void) -> Seen {
                     (panthor::VmBindOp { syncs: panthor::ObjArray::default(), ..op }, syncs)
                 });
                 Seen::VmBind { vm_id: arg.vm_id, flags: arg.flags, ops: ops.collect() }
+            }
+        }
+        msm::VmBind::REQUEST => {
+            // SAFETY: see above; one operation is inline.
+            unsafe {
+                let arg = *arg.cast::<msm::VmBind>();
+                let ops = match arg.nr_ops {
+                    1 => vec![arg.op],
+                    n => array(arg.ops_address(), n),
+                };
+                let waits = array(arg.in_syncobjs, arg.nr_in_syncobjs);
+                let signals = array(arg.out_syncobjs, arg.nr_out_syncobjs);
+                Seen::MsmBind { queue_id: arg.queue_id, ops, waits, signals }
             }
         }
         drm::SyncobjWait::REQUEST => {

@@ -4,6 +4,7 @@
 //! driver's address space looks like to the layer.
 
 pub mod bo;
+pub mod msm;
 pub mod node;
 pub mod panthor;
 pub mod syncobj;
@@ -17,4 +18,4 @@ pub use bo::{BorrowedObject, BufferObject, GemHandle};
 pub use node::{DriverVersion, Node, RenderNode, Request, call};
 pub use rustix::io::Errno;
 pub use syncobj::{Syncobj, SyncobjHandle};
-pub use vm::{BindOp, BindTarget, Limits, Refused, SyncPoint, Vm};
+pub use vm::{BindOp, BindTarget, Cost, Limits, Refused, SyncPoint, Vm};

@@ -4,7 +4,7 @@ use crate::bo::{BufferObject, GemHandle};
 use crate::node::{DriverVersion, Node, Request, call};
 use crate::uapi::panthor as uapi;
 use crate::uapi::user_address_mut;
-use crate::vm::{BindOp, BindTarget, Limits, Refused, SyncPoint, Vm};
+use crate::vm::{BindOp, BindTarget, Cost, Limits, Refused, SyncPoint, Vm};
 use core::ops::Range;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -19,6 +19,9 @@ const MINOR_SPARSE: i32 = 9;
 /// The only page size that a kernel before [`MINOR_SPARSE`] takes as granule.
 const PAGE_SIZE: u64 = 4096;
 
+/// What a last-level page table covers, and what a block entry maps.
+const BLOCK_SIZE: u64 = 2 << 20;
+
 /// Operations a call.
 ///
 /// The kernel copies the whole array before it starts, and for an asynchronous call makes a job of every operation, each
@@ -26,6 +29,13 @@ const PAGE_SIZE: u64 = 4096;
 /// and 12 MiB of page tables in flight. The cost of the system call is long gone in that many address-space flushes, and
 /// the memory cgroup of the process pays for more.
 const MAX_OPS: usize = 1024;
+
+/// What one operation, table and entry cost.
+///
+/// Every operation is a job of its own: a LOCK of the region before and a flush after, each polled through registers
+/// (`panthor_vm_lock_region`, `panthor_vm_unlock_region`), far above all else. Its page tables are allocated for the worst
+/// case, each a page that is cleared. A block entry is taken wherever address and memory allow.
+const COST: Cost = Cost { op: 4000, table: 300, entry: 5, pages: 3000 };
 
 /// An address space of panthor, with its bind queue.
 pub struct PanthorVm {
@@ -220,7 +230,18 @@ fn limits(node: &dyn Node) -> Result<Limits, Errno> {
     }
     let null_mapping = version.minor >= MINOR_SPARSE;
     let page_size = if null_mapping { smallest_page(node)? } else { PAGE_SIZE };
-    Ok(Limits { page_size, va: 0..0, max_ops: MAX_OPS, null_mapping })
+    Ok(Limits {
+        page_size,
+        va: 0..0,
+        max_ops: MAX_OPS,
+        null_mapping,
+        block_size: BLOCK_SIZE,
+        // The GPU's accesses to the region wait while it is locked, and see only the finished state.
+        remap_in_use: true,
+        // Every operation allocates for itself, and gives back what it did not need.
+        shares_tables: false,
+        cost: COST,
+    })
 }
 
 /// The smallest page that VM_BIND maps, in bytes.

@@ -52,13 +52,35 @@ pub struct Limits {
     pub max_ops: usize,
     /// Whether [`BindTarget::Null`] exists; where it does not, an unbound range has to be unmapped.
     pub null_mapping: bool,
+    /// Bytes that one last-level page table covers.
+    pub block_size: u64,
+    /// Whether what the GPU is using may be mapped again as it is: no access can fall between the old entries and the new.
+    pub remap_in_use: bool,
+    /// Whether the operations of one call, when sorted by address, share the page tables that are allocated for them.
+    pub shares_tables: bool,
+    /// What is cheap and what is dear.
+    pub cost: Cost,
+}
+
+/// What a bind costs the kernel, in rough nanoseconds: good for choosing between plans, not for predicting time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// An operation: its job, its locks and flushes.
+    pub op: u32,
+    /// A last-level page table that is allocated in advance.
+    pub table: u32,
+    /// A page table entry that is written, and the old one that is cleared.
+    pub entry: u32,
+    /// A block ([`Limits::block_size`]) that is mapped by pages although one entry could map it; zero where none can.
+    pub pages: u32,
 }
 
 /// A synchronous bind that the kernel did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the kernel refused bind operation {applied}: {errno}")]
 pub struct Refused {
-    /// The first `applied` operations of the call stay in force, the others had no effect.
+    /// The first `applied` operations of the call stay in force, the others had no effect. If the VM is not usable any more
+    /// ([`Vm::is_usable`]), what became of the others is unknown.
     pub applied: usize,
     /// Why the next one was refused.
     pub errno: Errno,
@@ -76,10 +98,11 @@ pub trait Vm: Send + Sync {
 
     /// Queues `ops`: they run in order, behind earlier calls, when all `waits` are signalled, and then signal `signals`.
     ///
-    /// Without `ops` it only waits and signals. When it fails, nothing was queued. EINVAL may mean that a point of `waits`
-    /// has no fence yet: kernels do not wait for a submission.
+    /// At most [`Limits::max_ops`] operations (E2BIG). Without `ops` it only waits and signals. When it fails, nothing was
+    /// queued. EINVAL may mean that a point of `waits` has no fence yet: kernels do not wait for a submission.
     fn bind_async(&self, ops: &[BindOp], waits: &[SyncPoint], signals: &[SyncPoint]) -> Result<(), Errno>;
 
-    /// Whether the kernel still takes operations; false after a queued operation failed.
+    /// Whether the kernel still takes operations; false after a failure that left the address space in an unknown state, such as
+    /// that of a queued operation.
     fn is_usable(&self) -> Result<bool, Errno>;
 }

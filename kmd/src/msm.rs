@@ -1,0 +1,313 @@
+//! msm: the VM and buffer objects of Qualcomm Adreno.
+
+use crate::bo::{BufferObject, GemHandle};
+use crate::node::{DriverVersion, Node, call};
+use crate::syncobj::{Syncobj, Wait};
+use crate::uapi::{msm as uapi, user_address};
+use crate::vm::{BindOp, BindTarget, Cost, Limits, Refused, SyncPoint, Vm};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::sync::Arc;
+
+#[cfg(test)]
+mod tests;
+
+/// First minor version with `VM_BIND`.
+const MINOR_VM_BIND: i32 = 13;
+
+/// What a last-level page table covers.
+const BLOCK_SIZE: u64 = 2 << 20;
+
+/// Operations a call.
+///
+/// The kernel keeps them in one allocation of 40 bytes each, which fails under fragmentation when it needs more than eight
+/// pages in a row. 512 operations in as many tables also preallocate enough pages to fill half of what may be in flight
+/// before calls block (1024, `vm_bind_prealloc_count`).
+const MAX_OPS: usize = 512;
+
+/// What one operation, table and entry cost.
+///
+/// All operations of a call are one job. Each is an update of the tree and an allocation or two; unmapping flushes the TLB
+/// once. Page tables are allocated for the worst case, where sorted operations in the same 2 MiB count once. With VM_BIND
+/// the kernel maps nothing but pages (`msm_iommu_pagetable_create`), so no block is ever lost.
+const COST: Cost = Cost { op: 300, table: 300, entry: 5, pages: 0 };
+
+/// A queue id that no open file gets to: ids count up from zero.
+const NO_QUEUE: u32 = u32::MAX;
+
+/// The address space of an open file of msm, with two bind queues.
+///
+/// An open file has one VM, which lives as long as the file. Its mappings change *when a call is made*, its page tables
+/// when the call's job runs: what is bound synchronously must not overlap what an asynchronous call that has not ended
+/// binds, else the two orders differ, and the kernel may give the VM up.
+///
+/// A call that fails in its first operation changes nothing. One that fails later, or when its job runs, leaves the VM
+/// unusable, for good.
+pub struct MsmVm {
+    node: Arc<dyn Node>,
+    limits: Limits,
+    /// For synchronous calls, which wait for nothing: with a queue of their own they do not wait for asynchronous ones.
+    now: Queue,
+    later: Queue,
+    /// Signalled by the last synchronous call.
+    done: Syncobj,
+}
+
+/// A bind queue.
+struct Queue {
+    node: Arc<dyn Node>,
+    id: u32,
+    scratch: Mutex<Scratch>,
+}
+
+/// The arrays of a call, kept so that a bind allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    ops: Vec<uapi::VmBindOp>,
+    waits: Vec<uapi::Syncobj>,
+    signals: Vec<uapi::Syncobj>,
+}
+
+impl MsmVm {
+    /// Opts in to VM_BIND on the open file behind `node`, and works on its VM.
+    ///
+    /// ENODEV: the driver is not msm. EOPNOTSUPP: it has no VM_BIND. EBUSY: the file has a VM already, which most requests
+    /// create, even reading a parameter. EINVAL: the GPU has no page tables for each process.
+    pub fn create(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        check_driver(&*node)?;
+        let value = 1;
+        let mut arg = uapi::SetParam(uapi::Param {
+            pipe: uapi::PIPE_3D0,
+            param: uapi::PARAM_EN_VM_BIND,
+            value,
+            ..Default::default()
+        });
+        // SAFETY: the argument holds no pointer.
+        unsafe { call(&*node, &mut arg)? };
+        Self::on(node)
+    }
+
+    /// Works on the VM of an open file on which a driver has opted in to VM_BIND. EINVAL: it has not.
+    pub fn attach(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        check_driver(&*node)?;
+        Self::on(node)
+    }
+
+    fn on(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        let now = Queue::create(node.clone())?;
+        let later = Queue::create(node.clone())?;
+        let start = get_param(&*node, uapi::PARAM_VA_START)?;
+        let size = get_param(&*node, uapi::PARAM_VA_SIZE)?;
+        let limits = Limits {
+            // The kernel checks for whole pages of its own, not of the GPU.
+            page_size: rustix::param::page_size() as u64,
+            va: start..start.checked_add(size).ok_or(Errno::NODEV)?,
+            max_ops: MAX_OPS,
+            null_mapping: get_param(&*node, uapi::PARAM_HAS_PRR)? != 0,
+            block_size: BLOCK_SIZE,
+            // The old entries are cleared before the new ones are written, under the eyes of the GPU.
+            remap_in_use: false,
+            shares_tables: true,
+            cost: COST,
+        };
+        tracing::debug!(now = now.id, later = later.id, ?limits, "msm VM");
+        let done = Syncobj::create(node.clone(), false)?;
+        Ok(Self { node, limits, now, later, done })
+    }
+
+    fn check(&self, ops: &[BindOp]) -> Result<(), Errno> {
+        if !self.limits.null_mapping && ops.iter().any(|op| op.target == BindTarget::Null) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        Ok(())
+    }
+}
+
+impl Vm for MsmVm {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn bind(&self, ops: &[BindOp]) -> Result<(), Refused> {
+        self.check(ops).map_err(|errno| Refused { applied: 0, errno })?;
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let scratch = &mut *self.now.scratch.lock();
+        // One queue runs in order, so the last job's end is the end of all. Every call signals, as it may be the last that is
+        // accepted.
+        scratch.waits.clear();
+        scratch.signals.clear();
+        scratch.signals.push(syncobj(&self.done.binary()));
+        let mut queued = 0;
+        let mut refused = None;
+        for chunk in ops.chunks(MAX_OPS) {
+            match self.now.submit(scratch, chunk) {
+                Ok(()) => queued += chunk.len(),
+                Err(errno) => {
+                    refused = Some(errno);
+                    break;
+                }
+            }
+        }
+        if queued > 0
+            && let Err(errno) = self.done.wait(None, Wait::ALL)
+        {
+            return Err(Refused { applied: 0, errno });
+        }
+        if let Some(errno) = refused {
+            return Err(Refused { applied: queued, errno });
+        }
+        // A job's fence is signalled whether or not the job went well.
+        match self.is_usable() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused { applied: 0, errno: Errno::PIPE }),
+            Err(errno) => Err(Refused { applied: 0, errno }),
+        }
+    }
+
+    fn bind_async(&self, ops: &[BindOp], waits: &[SyncPoint], signals: &[SyncPoint]) -> Result<(), Errno> {
+        self.check(ops)?;
+        if ops.len() > MAX_OPS {
+            // Two ioctls could be half accepted.
+            return Err(Errno::TOOBIG);
+        }
+        if signals.iter().any(|signal| signal.point == Some(0)) {
+            return Err(Errno::INVAL);
+        }
+        let scratch = &mut *self.later.scratch.lock();
+        scratch.waits.clear();
+        // A timeline has reached zero from the start, while the kernel takes a wait for zero as one for the newest point.
+        scratch.waits.extend(waits.iter().filter(|wait| wait.point != Some(0)).map(syncobj));
+        scratch.signals.clear();
+        scratch.signals.extend(signals.iter().map(syncobj));
+        if ops.is_empty() && scratch.waits.is_empty() && scratch.signals.is_empty() {
+            return Ok(());
+        }
+        self.later.submit(scratch, ops)
+    }
+
+    fn is_usable(&self) -> Result<bool, Errno> {
+        // The state of the VM is the first thing that the kernel looks at, the queue a later one.
+        let mut arg = uapi::VmBind { queue_id: NO_QUEUE, ..Default::default() };
+        // SAFETY: the argument holds no pointer.
+        match unsafe { call(&*self.node, &mut arg) } {
+            Err(Errno::PIPE) => Ok(false),
+            Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(errno),
+            Ok(()) => Err(Errno::PROTO),
+        }
+    }
+}
+
+impl Queue {
+    fn create(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        let mut arg = uapi::SubmitqueueNew { flags: uapi::SUBMITQUEUE_VM_BIND, ..Default::default() };
+        // SAFETY: the argument holds no pointer.
+        unsafe { call(&*node, &mut arg)? };
+        Ok(Self { node, id: arg.id, scratch: Mutex::default() })
+    }
+
+    /// Queues `ops`, with the syncobjs that are in `scratch`, which is this queue's.
+    fn submit(&self, scratch: &mut Scratch, ops: &[BindOp]) -> Result<(), Errno> {
+        scratch.ops.clear();
+        scratch.ops.extend(ops.iter().map(vm_bind_op));
+        // The kernel takes an address of zero for "none", and looks at no array that has no elements.
+        let array = |list: &[uapi::Syncobj]| if list.is_empty() { 0 } else { user_address(list) };
+        let mut arg = uapi::VmBind {
+            queue_id: self.id,
+            in_syncobjs: array(&scratch.waits),
+            out_syncobjs: array(&scratch.signals),
+            nr_in_syncobjs: count(&scratch.waits)?,
+            nr_out_syncobjs: count(&scratch.signals)?,
+            syncobj_stride: size_of::<uapi::Syncobj>() as u32,
+            ..Default::default()
+        };
+        arg.set_ops(&scratch.ops);
+        // SAFETY: the arrays are those in scratch, which nobody touches until the call is over. Again after a signal is fine:
+        // the kernel can be interrupted only before it changes anything.
+        unsafe { call(&*self.node, &mut arg) }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut arg = uapi::SubmitqueueClose(self.id);
+        // SAFETY: the argument holds no pointer.
+        if let Err(errno) = unsafe { call(&*self.node, &mut arg) } {
+            tracing::warn!(id = self.id, %errno, "cannot close a bind queue");
+        }
+    }
+}
+
+/// How a buffer object is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BoOptions {
+    /// `BO_` flags (see [`crate::uapi::msm`]); without a cache mode it is [`uapi::BO_WC`].
+    pub flags: u32,
+    /// The object is for this open file's VM alone. It then costs less to bind, and cannot be exported.
+    pub private: bool,
+}
+
+/// Creates a buffer object of at least `size` bytes; the kernel rounds up to pages.
+pub fn create_bo(node: Arc<dyn Node>, size: u64, options: BoOptions) -> Result<BufferObject, Errno> {
+    let mut flags = options.flags;
+    if flags & uapi::BO_CACHE_MASK == 0 {
+        flags |= uapi::BO_WC;
+    }
+    if options.private {
+        flags |= uapi::BO_NO_SHARE;
+    }
+    let size = size.checked_next_multiple_of(rustix::param::page_size() as u64).ok_or(Errno::INVAL)?;
+    let mut arg = uapi::GemNew { size, flags, handle: 0 };
+    // SAFETY: the argument holds no pointer.
+    unsafe { call(&*node, &mut arg)? };
+    Ok(BufferObject::from_handle(node, GemHandle(arg.handle), size, mmap_offset))
+}
+
+/// The fake file offset at which the node maps an object; for the constructors of [`crate::bo`].
+pub fn mmap_offset(node: &dyn Node, handle: GemHandle) -> Result<u64, Errno> {
+    let mut arg = uapi::GemInfo { handle: handle.0, info: uapi::INFO_GET_OFFSET, ..Default::default() };
+    // SAFETY: the argument holds no pointer.
+    unsafe { call(node, &mut arg)? };
+    Ok(arg.value)
+}
+
+/// A parameter of the device. Reading one creates the open file's VM.
+pub fn get_param(node: &dyn Node, param: u32) -> Result<u64, Errno> {
+    let mut arg = uapi::GetParam(uapi::Param { pipe: uapi::PIPE_3D0, param, ..Default::default() });
+    // SAFETY: the argument holds no pointer.
+    unsafe { call(node, &mut arg)? };
+    Ok(arg.0.value)
+}
+
+fn check_driver(node: &dyn Node) -> Result<(), Errno> {
+    let version = DriverVersion::query(node)?;
+    if version.name != uapi::DRIVER_NAME || version.major != 1 {
+        tracing::debug!(?version, "not the msm driver we know");
+        return Err(Errno::NODEV);
+    }
+    if version.minor < MINOR_VM_BIND {
+        return Err(Errno::OPNOTSUPP);
+    }
+    Ok(())
+}
+
+fn count<T>(list: &[T]) -> Result<u32, Errno> {
+    u32::try_from(list.len()).map_err(|_| Errno::INVAL)
+}
+
+/// A bind operation as msm's.
+fn vm_bind_op(op: &BindOp) -> uapi::VmBindOp {
+    let (kind, handle, obj_offset) = match op.target {
+        BindTarget::Map { bo, offset } => (uapi::VM_BIND_OP_MAP, bo.0, offset),
+        BindTarget::Null => (uapi::VM_BIND_OP_MAP_NULL, 0, 0),
+        BindTarget::Unmap => (uapi::VM_BIND_OP_UNMAP, 0, 0),
+    };
+    uapi::VmBindOp { op: kind, handle, obj_offset, iova: op.va, range: op.len, flags: 0, pad: 0 }
+}
+
+/// A point as msm's: zero stands for a binary syncobj.
+fn syncobj(point: &SyncPoint) -> uapi::Syncobj {
+    uapi::Syncobj { handle: point.syncobj.0, flags: 0, point: point.point.unwrap_or(0) }
+}
