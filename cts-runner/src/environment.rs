@@ -30,8 +30,8 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Finds the layer and writes a manifest for it where one is needed.
-    pub(crate) fn new(place: &Place) -> Result<Self> {
+    /// Finds the layer and writes a manifest for it where one is needed: into the folder `keep`, or one that goes with this.
+    pub(crate) fn new(place: &Place, keep: Option<&Path>) -> Result<Self> {
         if let Some(folder) = &place.layer_path {
             return Ok(Self { folder: Some(absolute(folder)?), library: None, _scratch: None });
         }
@@ -42,9 +42,16 @@ impl Environment {
             bail!("there is no {}", library.display());
         }
         let library = absolute(&library)?;
-        let scratch = tempfile::tempdir().context("a folder for the layer's manifest")?;
-        Kind::Explicit.write(scratch.path(), &library)?;
-        Ok(Self { folder: Some(scratch.path().into()), library: Some(library), _scratch: Some(scratch) })
+        let (folder, scratch) = match keep {
+            Some(folder) => (folder.to_owned(), None),
+            None => {
+                let scratch = tempfile::tempdir().context("a folder for the layer's manifest")?;
+                (scratch.path().to_owned(), Some(scratch))
+            }
+        };
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Kind::Explicit.write(&folder, &library)?;
+        Ok(Self { folder: Some(folder), library: Some(library), _scratch: scratch })
     }
 
     /// The layer's library, where it is known.

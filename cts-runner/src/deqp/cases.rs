@@ -92,6 +92,19 @@ impl Selection {
         Ok(Cases { all, chosen })
     }
 
+    /// Whether the cases that were found would have `case` among them if it existed. A list is what somebody wants, not all that there is.
+    pub(super) fn covers(&self, case: &str) -> bool {
+        self.caselist.is_none() && self.groups().iter().any(|group| within(case, group))
+    }
+
+    /// The groups to ask deqp-vk for.
+    fn groups(&self) -> Vec<String> {
+        match self.group.is_empty() {
+            true => vec![full("sparse_resources")],
+            false => self.group.iter().map(|group| full(group)).collect(),
+        }
+    }
+
     /// Filter, fraction and shard, by a hash of the name: a case's place does not depend on which others there are.
     fn choose(&self, all: &[String]) -> Vec<String> {
         let mut chosen: Vec<_> = all
@@ -107,12 +120,7 @@ impl Selection {
     }
 
     fn ask(&self, target: &Target, file: &Path) -> Result<Vec<String>> {
-        let groups = match self.group.is_empty() {
-            true => vec!["sparse_resources".to_owned()],
-            false => self.group.clone(),
-        };
-        let groups: Vec<_> = groups.iter().map(|group| full(group)).collect();
-        let pattern: Vec<_> = groups.iter().map(|group| format!("{group},{group}.*")).collect();
+        let pattern: Vec<_> = self.groups().iter().map(|group| format!("{group},{group}.*")).collect();
         let pattern = pattern.join(",");
         let binary = std::fs::metadata(&target.binary).context("deqp-vk")?;
         let age = binary.modified()?.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos());

@@ -1,9 +1,10 @@
 //! `cts-runner compare`: two results side by side.
 
 use crate::report::{self, Counts, Record, Status};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The options of `cts-runner compare`.
@@ -16,19 +17,32 @@ pub(crate) struct CompareArguments {
     /// Prints the table alone
     #[arg(long)]
     table: bool,
+    /// Only cases that occur in both, as when one is a shard or a fraction
+    #[arg(long)]
+    common: bool,
 }
 
 /// Prints both results as a Markdown table per group, and the cases that differ. `Ok(true)`: no case ends worse in B.
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<bool> {
-    let (a, b) = (read(&arguments.a)?, read(&arguments.b)?);
-    println!("{}", table(&a, &b));
-    let changes = changes(&a, &b);
-    let worse = changes.iter().any(|(change, _)| change.is_worse());
-    for (change, cases) in changes.iter().filter(|_| !arguments.table) {
-        println!("\n{}, {} cases:", change.describe(), cases.len());
-        cases.iter().for_each(|case| println!("* {case}"));
+    let (mut a, mut b) = (read(&arguments.a)?, read(&arguments.b)?);
+    if arguments.common {
+        let cases =
+            |records: &[Record]| records.iter().map(|record| record.case.clone()).collect::<HashSet<_>>();
+        let (in_a, in_b) = (cases(&a), cases(&b));
+        a.retain(|record| in_b.contains(&record.case));
+        b.retain(|record| in_a.contains(&record.case));
     }
-    Ok(!worse)
+    let changes = changes(&a, &b);
+    let mut text = table(&a, &b) + "\n";
+    for (change, cases) in changes.iter().filter(|_| !arguments.table) {
+        let cases: String = cases.iter().map(|case| format!("* {case}\n")).collect();
+        text += &format!("\n{}, {} cases:\n{cases}", change.describe(), cases.lines().count());
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who reads the table alone closes the pipe early.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(!changes.keys().any(|change| change.is_worse())),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<Record>> {

@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     if arguments.batch == 0 {
         bail!("--batch 0 would run nothing");
     }
-    let target = Target::new(&arguments.target)?;
+    let target = Target::new(&arguments.target, None)?;
     let baseline = arguments.baseline.as_deref().map(Baseline::read).transpose()?;
     let out = std::path::absolute(&arguments.out).context("--out")?;
     let logs = out.join("logs");
@@ -77,7 +77,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     records.sort_by(|a, b| a.case.cmp(&b.case));
 
     let mut differences = known.differences(&records);
-    differences.extend(known.gone(&cases.all.iter().map(String::as_str).collect::<HashSet<_>>()));
+    let all: HashSet<&str> = cases.all.iter().map(String::as_str).collect();
+    differences.extend(known.gone(|case| arguments.selection.covers(case) && !all.contains(case)));
     let table = report::markdown(&records);
     let tally = format!("{} in {}", Tally::of(&records), HumanDuration(begin.elapsed()));
     report::write_csv(&out.join("results.csv"), &records)?;
@@ -86,7 +87,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         std::fs::write(out.join(name), text)
             .with_context(|| format!("cannot write {name} in {}", out.display()))
     };
-    let failures = records.iter().filter(|record| record.status.is_failure());
+    let failures =
+        records.iter().filter(|record| record.status.is_failure() && record.status != Status::Flake);
     write("failures.txt", failures.map(|record| format!("{},{}\n", record.case, record.status)).collect())?;
     let lines: Vec<_> = differences.iter().map(Difference::to_string).chain(notes.iter().cloned()).collect();
     write(
@@ -231,6 +233,13 @@ impl<'a> Work<'a> {
                 session.records.last(),
                 Some(Record { status: Status::Crash | Status::Timeout, .. })
             );
+            for message in session.outside {
+                // Every process says the same.
+                let notes = &mut self.shared().notes;
+                if !notes.contains(&message) {
+                    notes.push(message);
+                }
+            }
             if session.records.is_empty() {
                 barren += 1;
             } else {

@@ -28,7 +28,8 @@ pub(super) struct TargetArguments {
     /// Unbound pages end the process that touches them (under an emulated kernel)
     #[arg(long)]
     trap: bool,
-    /// Loads the Khronos validation layer between our layer and the driver, or above ours; its messages fail a case
+    /// Loads the Khronos validation layer between our layer and the driver, or above ours; its errors fail a case. It tells each kind ten
+    /// times a process, so that --batch 1 finds all cases
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value_t = Listening::None,
           default_missing_value = "below")]
     validation: Listening,
@@ -75,6 +76,8 @@ pub(super) struct Manner<'a> {
 pub(super) struct Session {
     /// The cases that ended, the one that the process ended in among them.
     pub(super) records: Vec<Record>,
+    /// What the validation layer said outside of any case.
+    pub(super) outside: Vec<String>,
     /// How the process ended, unless in an orderly way.
     pub(super) bad_end: Option<String>,
 }
@@ -83,7 +86,8 @@ pub(super) struct Session {
 const POLL: Duration = Duration::from_millis(20);
 
 impl Target {
-    pub(super) fn new(arguments: &TargetArguments) -> Result<Self> {
+    /// `keep` is a folder for the layer's manifest, where that is to outlive this.
+    pub(super) fn new(arguments: &TargetArguments, keep: Option<&Path>) -> Result<Self> {
         let binary = arguments.deqp.canonicalize();
         let binary = binary.with_context(|| format!("--deqp {}", arguments.deqp.display()))?;
         if !binary.is_file() {
@@ -97,7 +101,7 @@ impl Target {
         Ok(Self {
             binary,
             settings,
-            environment: Environment::new(&arguments.place)?,
+            environment: Environment::new(&arguments.place, keep)?,
             variables: arguments.env.clone(),
             arguments: arguments.deqp_arg.clone(),
             timeout: Duration::from_secs(arguments.timeout),
@@ -237,11 +241,14 @@ impl Target {
             records.push(Record { status, message, duration: since.elapsed(), output, ..Record::new(&case) });
             each();
         }
-        if manner.settings.listening != Listening::None {
-            let said = std::fs::read(&out).unwrap_or_default();
-            blame_validation(&mut records, &String::from_utf8_lossy(&said));
-        }
-        Ok(Session { records, bad_end })
+        let outside = match manner.settings.listening {
+            Listening::None => Vec::new(),
+            _ => {
+                let said = std::fs::read(&out).unwrap_or_default();
+                blame_validation(&mut records, &String::from_utf8_lossy(&said))
+            }
+        };
+        Ok(Session { records, outside, bad_end })
     }
 }
 
@@ -265,22 +272,30 @@ fn how(status: ExitStatus, errors: &str) -> String {
     }
 }
 
-/// Fails the cases during which the validation layer wrote an error to standard output, where it writes when nobody else listens.
-fn blame_validation(records: &mut [Record], said: &str) {
-    let mut case = "";
+/// Fails the cases during which the validation layer wrote an error to standard output, where it writes when nobody else listens. Returns the
+/// errors that came before the first case.
+fn blame_validation(records: &mut [Record], said: &str) -> Vec<String> {
+    let (mut case, mut outside) = (None, Vec::new());
     for line in said.lines() {
         if let Some(name) = line.strip_prefix("Test case '").and_then(|line| line.split('\'').next()) {
-            case = name;
-        } else if line.contains("Validation Error") {
-            // A failure that is there already has the better reason.
-            if let Some(record) = records.iter_mut().find(|record| record.case == case)
-                && !record.status.is_failure()
-            {
-                record.status = Status::Fail;
-                record.message = line.to_owned();
+            case = Some(name);
+        } else if line.contains("Validation Error") && !line.contains("unknown VkStructureType") {
+            // (Structures that it does not know are those of a CTS or a driver newer than it is.)
+            match case {
+                None => outside.push(line.to_owned()),
+                Some(case) => {
+                    // A failure that is there already has the better reason.
+                    if let Some(record) = records.iter_mut().find(|record| record.case == case)
+                        && !record.status.is_failure()
+                    {
+                        record.status = Status::Fail;
+                        record.message = line.to_owned();
+                    }
+                }
             }
         }
     }
+    outside
 }
 
 #[cfg(test)]
@@ -291,8 +306,9 @@ mod tests {
     fn validation_errors_fail_the_case_they_came_in() {
         let record = |case: &str, status| Record { status, ..Record::new(case) };
         let mut records = [record("a.one", Status::Pass), record("a.two", Status::Pass)];
-        let said = "Test case 'a.one'..\n  Pass (x)\n\nTest case 'a.two'..\nValidation Error: [ VUID-x ]\n  Pass (x)\n";
-        blame_validation(&mut records, said);
+        let said = "Validation Error: [ VUID-y ]\nTest case 'a.one'..\nValidation Error: unknown VkStructureType (7)\n  Pass (x)\n\n\
+                    Test case 'a.two'..\nValidation Error: [ VUID-x ]\n  Pass (x)\n";
+        assert_eq!(blame_validation(&mut records, said), ["Validation Error: [ VUID-y ]"]);
         assert_eq!(records[0].status, Status::Pass);
         assert_eq!((records[1].status, &*records[1].message), (Status::Fail, "Validation Error: [ VUID-x ]"));
     }

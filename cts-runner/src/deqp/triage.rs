@@ -27,13 +27,13 @@ pub(crate) struct TriageArguments {
 
 /// Runs the case with the layer and natively. `Ok(true)`: it passes in the run that was asked for.
 pub(crate) fn triage(arguments: &TriageArguments) -> Result<bool> {
-    let target = Target::new(&arguments.target)?;
+    let out = arguments.out.clone().unwrap_or_else(|| Path::new("out/triage").join(&arguments.case));
+    let out = std::path::absolute(out).context("--out")?;
+    let target = Target::new(&arguments.target, Some(&out.join("manifest")))?;
     if !target.list(&arguments.case)?.lines().any(|line| line.strip_prefix("TEST: ") == Some(&arguments.case))
     {
         bail!("{} has no case {}", target.binary.display(), arguments.case);
     }
-    let out = arguments.out.clone().unwrap_or_else(|| Path::new("out/triage").join(&arguments.case));
-    let out = std::path::absolute(out).context("--out")?;
     crate::runner::child::no_core_files();
     let native = Settings { kernel: Kernel::Native, listening: Listening::None, ..target.settings.clone() };
     let asked = target.settings.clone();
@@ -106,7 +106,7 @@ fn shell(target: &Target, manner: &Manner<'_>, case: &str) -> Vec<u8> {
     const HEEDED: [&str; 9] =
         ["VK_", "TESSERA_", "MESA_", "LP_", "GALLIVM_", "GALLIUM_", "LIBGL_", "LD_", "XDG_DATA_"];
     let set = target.variables(manner);
-    let mut script = b"#!/bin/sh\n# The manifest of a library given to cts-runner lay in a temporary folder: see --layer-path.\n".to_vec();
+    let mut script = b"#!/bin/sh\n".to_vec();
     let mut inherited: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| HEEDED.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes())))
         .filter(|(name, _)| name.to_str().is_none_or(|name| !set.contains_key(name)))

@@ -15,6 +15,8 @@ pub(crate) enum Bound {
     StorageTexel(vk::BufferView),
     /// With a nearest sampler, in layout GENERAL.
     Sampled(vk::ImageView),
+    /// As [`Sampled`](Self::Sampled), with a sampler that answers whether the reference is less or equal.
+    Compared(vk::ImageView),
     StorageImage(vk::ImageView),
 }
 
@@ -25,7 +27,7 @@ impl Bound {
             Self::Uniform(..) => vk::DescriptorType::UNIFORM_BUFFER,
             Self::UniformTexel(_) => vk::DescriptorType::UNIFORM_TEXEL_BUFFER,
             Self::StorageTexel(_) => vk::DescriptorType::STORAGE_TEXEL_BUFFER,
-            Self::Sampled(_) => vk::DescriptorType::COMBINED_IMAGE_SAMPLER,
+            Self::Sampled(_) | Self::Compared(_) => vk::DescriptorType::COMBINED_IMAGE_SAMPLER,
             Self::StorageImage(_) => vk::DescriptorType::STORAGE_IMAGE,
         }
     }
@@ -239,9 +241,10 @@ impl Gpu {
                     views = [view];
                     write = write.texel_buffer_view(&views);
                 }
-                Bound::Sampled(view) | Bound::StorageImage(view) => {
+                Bound::Sampled(view) | Bound::Compared(view) | Bound::StorageImage(view) => {
+                    let compares = matches!(bound, Bound::Compared(_));
                     images = [vk::DescriptorImageInfo {
-                        sampler: self.sampler,
+                        sampler: if compares { self.comparing_sampler } else { self.sampler },
                         image_view: view,
                         image_layout: vk::ImageLayout::GENERAL,
                     }];

@@ -152,6 +152,7 @@ pub(crate) struct Gpu {
     owned: Mutex<Vec<Owned>>,
     pipelines: Mutex<HashMap<&'static str, compute::Pipeline>>,
     sampler: vk::Sampler,
+    comparing_sampler: vk::Sampler,
     /// Queues and the command pool are externally synchronised.
     queues: Mutex<()>,
     pub(crate) instance: Instance,
@@ -231,6 +232,7 @@ impl Gpu {
             owned: Mutex::default(),
             pipelines: Mutex::default(),
             sampler: vk::Sampler::null(),
+            comparing_sampler: vk::Sampler::null(),
             queues: Mutex::default(),
             instance,
         };
@@ -249,6 +251,10 @@ impl Gpu {
         // SAFETY: the device is alive.
         this.sampler = unsafe { this.raw.create_sampler(&info, None) }.called("vkCreateSampler")?;
         this.own(Owned::Sampler(this.sampler));
+        let info = info.compare_enable(true).compare_op(vk::CompareOp::LESS_OR_EQUAL);
+        // SAFETY: the device is alive.
+        this.comparing_sampler = unsafe { this.raw.create_sampler(&info, None) }.called("vkCreateSampler")?;
+        this.own(Owned::Sampler(this.comparing_sampler));
         Ok(this)
     }
 

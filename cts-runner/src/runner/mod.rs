@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
     if arguments.negative_control && !settings.iter().all(Settings::emulated) {
         bail!("--negative-control needs an emulated kernel: only these can be told to map nothing");
     }
-    let environment = Environment::new(&arguments.place)?;
+    let environment = Environment::new(&arguments.place, None)?;
     for settings in &settings {
         println!("{}", environment.probe(settings, |command| fault(arguments, settings, None, command))?);
     }

@@ -19,6 +19,19 @@ enum Op {
     Sample,
     /// `OpImageSparseRead`.
     Load,
+    /// `OpImageSparseSampleDrefExplicitLod`, of a depth image.
+    Compare,
+}
+
+impl Op {
+    fn format(self) -> &'static str {
+        if self == Self::Compare { "d32_sfloat" } else { "r32_uint" }
+    }
+
+    /// What the shader makes of a texel.
+    fn result(self, texel: u32) -> u32 {
+        if self == Self::Compare { u32::from(f32::from_bits(texel) >= 0.5) } else { texel }
+    }
 }
 
 pub(crate) fn add(cases: &mut Vec<Case>) {
@@ -34,6 +47,13 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
             ]);
         }
     }
+    let mut needs = Shape::Flat.needs();
+    needs.push(Need::ShaderResidency);
+    cases.extend([
+        Case::new("residency.bound.2d.compare", &needs, |ctx| bound(ctx, Shape::Flat, Op::Compare)),
+        Case::new("residency.partial.2d.compare", &needs, |ctx| partial(ctx, Shape::Flat, Op::Compare))
+            .touches_unbound(),
+    ]);
     let needs = &[Need::ResidencyImage2D, Need::ShaderResidency, Need::Aliased];
     cases.push(Case::new("residency.alias", needs, alias).touches_unbound());
 }
@@ -43,6 +63,7 @@ fn shader(shape: Shape, op: Op) -> Shader {
         (Shape::Flat, Op::Fetch) => shaders::RESIDENCY_FETCH_2D,
         (Shape::Flat, Op::Sample) => shaders::RESIDENCY_SAMPLE_2D,
         (Shape::Flat, Op::Load) => shaders::RESIDENCY_LOAD_2D,
+        (_, Op::Compare) => shaders::RESIDENCY_COMPARE_2D,
         (Shape::Volume, Op::Fetch) => shaders::RESIDENCY_FETCH_3D,
         (Shape::Volume, Op::Sample) => shaders::RESIDENCY_SAMPLE_3D,
         (Shape::Volume, Op::Load) => shaders::RESIDENCY_LOAD_3D,
@@ -64,17 +85,21 @@ fn read_level(
     let [width, height, depth] = level_extent(spec.extent, level);
     let depth = depth.max(spec.layers);
     let view_type = if shape == Shape::Flat { vk::ImageViewType::TYPE_2D } else { spec.view_type() };
-    let color = vk::ImageAspectFlags::COLOR;
+    let aspect = find_format(op.format()).aspect();
     // A storage view has one level; in its shader the level is 0.
     let (view, at) = if op == Op::Load {
-        (gpu.image_view(image, spec, view_type, color, level, 1)?, 0)
+        (gpu.image_view(image, spec, view_type, aspect, level, 1)?, 0)
     } else {
-        (gpu.image_view(image, spec, view_type, color, 0, spec.levels)?, level)
+        (gpu.image_view(image, spec, view_type, aspect, 0, spec.levels)?, level)
     };
     let texels = width * height * depth;
     let unset = vec![2; 2 * texels as usize];
     let host = gpu.host_words(&unset, vk::BufferUsageFlags::STORAGE_BUFFER)?;
-    let source = if op == Op::Load { Bound::StorageImage(view) } else { Bound::Sampled(view) };
+    let source = match op {
+        Op::Load => Bound::StorageImage(view),
+        Op::Compare => Bound::Compared(view),
+        _ => Bound::Sampled(view),
+    };
     let bound = vec![Bound::Storage(host.buffer, 0, vk::WHOLE_SIZE), source];
     let push = vec![width, height, depth, at];
     let groups = [width.div_ceil(8), height.div_ceil(8), depth];
@@ -86,11 +111,13 @@ fn read_level(
     Ok(words.chunks_exact(2).map(|pair| (pair[0] == 1, pair[1])).collect())
 }
 
-/// A rig for images that all three instructions can read.
-fn code_rig<'g>(gpu: &'g Gpu, shape: Shape, flags: vk::ImageCreateFlags) -> Outcome<ImageRig<'g>> {
-    let format = find_format("r32_uint");
-    let mut base = shape.spec(format, flags);
-    base.usage |= vk::ImageUsageFlags::STORAGE;
+/// A rig for images that the instruction can read.
+fn code_rig<'g>(gpu: &'g Gpu, shape: Shape, op: Op) -> Outcome<ImageRig<'g>> {
+    let format = find_format(op.format());
+    let mut base = shape.spec(format, vk::ImageCreateFlags::empty());
+    if op == Op::Load {
+        base.usage |= vk::ImageUsageFlags::STORAGE;
+    }
     ImageRig::new(gpu, format, base, |granularity| shape.odd_extent(granularity, format))
 }
 
@@ -107,7 +134,7 @@ fn check_codes(rig: &ImageRig<'_>, image: usize, shape: Shape, op: Op, when: &st
                 "{when}: texel {x},{y},{z} of level {level} is said to be {}resident",
                 if resident { "" } else { "not " }
             );
-            if let Some(Some(expected)) = expected {
+            if let Some(Some(expected)) = expected.map(|texel| texel.map(|texel| op.result(texel))) {
                 check!(
                     value == expected,
                     "{when}: texel {x},{y},{z} of level {level} reads {value:#x}, expected {expected:#x}"
@@ -121,7 +148,7 @@ fn check_codes(rig: &ImageRig<'_>, image: usize, shape: Shape, op: Op, when: &st
 /// Everything bound tile by tile: everything is resident.
 fn bound(ctx: &Ctx, shape: Shape, op: Op) -> Outcome {
     let gpu = ctx.gpu()?;
-    let mut rig = code_rig(&gpu, shape, vk::ImageCreateFlags::empty())?;
+    let mut rig = code_rig(&gpu, shape, op)?;
     let tiles = rig.tiles(0);
     let first = rig.memory(tiles.len())?;
     let boxes: Vec<_> =
@@ -134,7 +161,7 @@ fn bound(ctx: &Ctx, shape: Shape, op: Op) -> Outcome {
 /// Codes before the first bind, with some tiles bound, with some of these unbound again, and with all gone.
 fn partial(ctx: &Ctx, shape: Shape, op: Op) -> Outcome {
     let gpu = ctx.gpu()?;
-    let mut rig = code_rig(&gpu, shape, vk::ImageCreateFlags::empty())?;
+    let mut rig = code_rig(&gpu, shape, op)?;
     check_codes(&rig, 0, shape, op, "before the first bind")?;
     let tiles = rig.tiles(0);
     let first = rig.memory(tiles.len())?;
