@@ -314,8 +314,7 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'_, O, D> {
     /// As [`Update::sm_map`].
     pub fn map_ops(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
         self.check(range, Some(target))?;
-        let steps = self.vm.list_map(range, target)?;
-        Ok(self.vm.with_steps(steps))
+        self.vm.list_map(range, target)
     }
 
     /// The steps of [`Update::sm_unmap`], without doing them: `drm_gpuvm_sm_unmap_ops_create()`.
@@ -324,8 +323,7 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'_, O, D> {
     /// As [`Update::sm_unmap`].
     pub fn unmap_ops(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
         self.check(range, None)?;
-        let steps = self.vm.list_unmap(range)?;
-        Ok(self.vm.with_steps(steps))
+        self.vm.list_unmap(range)
     }
 
     /// A [`Step::Unmap`] for each mapping of an object: `drm_gpuvm_bo_unmap_ops_create()`. None for an object that the
@@ -337,8 +335,7 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'_, O, D> {
         if let Some(index) = self.vm.bos.find(object) {
             self.vm.check_held(self.exec, index)?;
         }
-        let steps = self.vm.list_object(object);
-        Ok(self.vm.with_steps(steps))
+        Ok(self.vm.list_object(object))
     }
 
     /// Adds a mapping where there is none: `drm_gpuva_insert()` and `drm_gpuva_link()`.

@@ -12,6 +12,15 @@ use crate::{Driver, Immediate, Mapping, Step, Target, Unmapped, VaRange, Vm, VmE
 pub struct Ops<'vm, O, D: Driver = Immediate> {
     vm: &'vm mut Vm<O, D>,
     steps: Vec<Step<O>>,
+    request: Request<O>,
+}
+
+/// What gives the steps of a list.
+enum Request<O> {
+    /// A request for a range; without a target it is to be unmapped.
+    Range(VaRange, Option<Target<O>>),
+    /// All mappings of an object are to be unmapped.
+    Object,
 }
 
 impl<O: Copy + Eq + Hash, D: Driver> Ops<'_, O, D> {
@@ -28,15 +37,13 @@ impl<O: Copy + Eq + Hash, D: Driver> Ops<'_, O, D> {
     /// Does the steps and gives them, to be walked again later: `drm_gpuva_map()`, `drm_gpuva_remap()` and
     /// `drm_gpuva_unmap()`.
     pub fn commit(self) -> Vec<Step<O>> {
-        // What a remap or an unmap takes away is taken away by the request too, but only inside of it.
-        for step in &self.steps {
-            match *step {
-                Step::Map(Mapping { range, target }) => self.vm.request(range, Some(target), |_| {}),
-                Step::Unmap(Unmapped { mapping, .. }) => self.vm.request(mapping.range, None, |_| {}),
-                Step::Remap { prev, next, unmap } => {
-                    let start = prev.map_or(unmap.mapping.range.start, |prev| prev.range.end());
-                    let end = next.map_or(unmap.mapping.range.end(), |next| next.range.start);
-                    self.vm.request(VaRange::span(start, end), None, |_| {});
+        match self.request {
+            Request::Range(range, target) => self.vm.request(range, target, |_| {}),
+            Request::Object => {
+                for step in &self.steps {
+                    if let Step::Unmap(Unmapped { mapping, .. }) = step {
+                        self.vm.request(mapping.range, None, |_| {});
+                    }
                 }
             }
         }
@@ -46,30 +53,27 @@ impl<O: Copy + Eq + Hash, D: Driver> Ops<'_, O, D> {
 }
 
 impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
-    fn list(&self, range: VaRange, target: Option<Target<O>>) -> Vec<Step<O>> {
+    fn list(&mut self, range: VaRange, target: Option<Target<O>>) -> Ops<'_, O, D> {
         let mut steps = Vec::new();
         walk(self.tree(), self.tree.seek(range.start), range, target, &mut |step| steps.push(step));
-        steps
+        Ops { vm: self, steps, request: Request::Range(range, target) }
     }
 
-    pub(crate) fn list_map(&self, range: VaRange, target: Target<O>) -> Result<Vec<Step<O>>, VmError> {
+    pub(crate) fn list_map(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
         self.check(range)?;
         self.check_usable()?;
         Ok(self.list(range, Some(target)))
     }
 
-    pub(crate) fn list_unmap(&self, range: VaRange) -> Result<Vec<Step<O>>, VmError> {
+    pub(crate) fn list_unmap(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
         self.check(range)?;
         Ok(self.list(range, None))
     }
 
-    pub(crate) fn list_object(&self, object: O) -> Vec<Step<O>> {
+    pub(crate) fn list_object(&mut self, object: O) -> Ops<'_, O, D> {
         let unmap = |mapping| Step::Unmap(Unmapped { mapping, keep: false });
-        self.bo(object).map_or_else(Vec::new, |bo| bo.mappings().map(unmap).collect())
-    }
-
-    pub(crate) fn with_steps(&mut self, steps: Vec<Step<O>>) -> Ops<'_, O, D> {
-        Ops { vm: self, steps }
+        let steps = self.bo(object).map_or_else(Vec::new, |bo| bo.mappings().map(unmap).collect());
+        Ops { vm: self, steps, request: Request::Object }
     }
 
     /// The mappings to fetch before `range` is used, all of which a part is in it: `drm_gpuvm_prefetch_ops_create()`.
@@ -110,8 +114,7 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Immediate>> Vm<O, D> {
     /// # Errors
     /// As [`Vm::sm_map`].
     pub fn map_ops(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
-        let steps = self.list_map(range, target)?;
-        Ok(self.with_steps(steps))
+        self.list_map(range, target)
     }
 
     /// The steps of [`Vm::sm_unmap`], without doing them: `drm_gpuvm_sm_unmap_ops_create()`.
@@ -119,15 +122,13 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Immediate>> Vm<O, D> {
     /// # Errors
     /// As [`Vm::check`].
     pub fn unmap_ops(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
-        let steps = self.list_unmap(range)?;
-        Ok(self.with_steps(steps))
+        self.list_unmap(range)
     }
 
     /// A [`Step::Unmap`] for each mapping of an object: `drm_gpuvm_bo_unmap_ops_create()`. None for an object that the
     /// VM does not know.
     pub fn object_unmap_ops(&mut self, object: O) -> Ops<'_, O, D> {
-        let steps = self.list_object(object);
-        self.with_steps(steps)
+        self.list_object(object)
     }
 
     /// Adds a mapping where there is none: `drm_gpuva_insert()` and `drm_gpuva_link()`.

@@ -1,7 +1,7 @@
 //! Bytes and allocations, counted by the allocator.
 
 use allocation_counter::measure;
-use gpuvm::{OpKind, Planner, Policy, Vm};
+use gpuvm::{Op, OpKind, Planner, Policy, Target, Vm};
 
 mod common;
 
@@ -102,4 +102,60 @@ fn changing_what_is_mapped_in_place_does_not_allocate() {
     common::seq(&mut vm, 1000);
     common::rebind(&mut vm, 2);
     assert_eq!(measure(|| common::rebind(&mut vm, 1000)).count_total, 0);
+}
+
+/// Jobs that split full leaves all over a tree of several levels, make objects and let them die: whatever happens to
+/// the VM between, nothing is allocated from `begin` to the end.
+#[test]
+fn nothing_is_allocated_between_begin_and_commit() {
+    let count = if cfg!(miri) { 500 } else { 20_000 };
+    let mut vm = common::vm(count);
+    common::seq(&mut vm, count);
+    let mut rng = SplitMix64(4);
+    let mut job = |vm: &mut Vm<u32>, ops: u64| {
+        let ops: Vec<Op<u32>> = (0..ops)
+            .map(|_| {
+                let (slot, len) = (rng.next() % (2 * count), 1 + rng.next() % 3);
+                let kind = match rng.next() % 8 {
+                    0 => OpKind::Unmap,
+                    1 => OpKind::Null,
+                    object => OpKind::Map { object: object as u32, offset: 0 },
+                };
+                // Not on the borders of slots, so that old mappings are cut.
+                Op { range: range(slot * SLOT + SLOT / 4, len * SLOT / 2), kind }
+            })
+            .collect();
+        vm.prepare(ops).unwrap()
+    };
+    for _ in 0..10 {
+        let jobs = [job(&mut vm, 100), job(&mut vm, count / 10), job(&mut vm, 1)];
+        // Others take from what was set aside, and what is set aside is made up for.
+        for slot in 0..count / 20 {
+            vm.sm_map(range(slot * 20 * SLOT + SLOT / 8, SLOT / 8), Target::Null, &mut |_| {}).unwrap();
+        }
+        for job in jobs {
+            let ops = job.ops().len();
+            let mut done = 0;
+            let counted = measure(|| {
+                let mut running = vm.begin(job).unwrap();
+                while let Some(next) = running.next() {
+                    next.complete(|step| _ = std::hint::black_box(step)).unwrap();
+                }
+                done = running.done();
+                std::hint::black_box(running.finish());
+            });
+            assert_eq!((counted.count_total, done), (0, ops));
+        }
+        vm.deferred_cleanup();
+    }
+    let spare = vm.memory_bytes();
+    let dropped = job(&mut vm, 1000);
+    assert!(vm.memory_bytes() > spare);
+    drop(dropped);
+    vm.deferred_cleanup();
+    assert!(vm.memory_bytes() < spare + 64 * 1024, "what is not needed is given back");
+
+    // A vm_bo of its own, too.
+    let new = vm.prealloc(99, ());
+    assert_eq!(measure(|| drop(vm.obtain_prealloc(new).unwrap())).count_total, 0);
 }

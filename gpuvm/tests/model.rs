@@ -1,9 +1,11 @@
 //! Random histories against the page model: requests, refusals, plans that are applied, applied in part and undone,
-//! or dropped.
+//! or dropped; jobs that are done later, in part or never; references to objects, evictions and clean-ups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use gpuvm::{Mapping, Op, OpKind, Plan, Planner, Policy, Step, Target, VaRange, Vm};
+use gpuvm::{
+    Exec, Job, Mapping, Op, OpKind, Plan, Planner, Policy, Step, Target, VaRange, Vm, VmBo, VmError,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -13,6 +15,7 @@ mod model;
 use model::{Model, PAGE, Page, fewest, in_line, nth, pages, paint, span};
 
 const PAGES: usize = 48;
+const OBJECTS: u8 = 2;
 const RESERVED: std::ops::Range<usize> = 40..43;
 
 #[derive(Clone, Debug)]
@@ -29,13 +32,22 @@ enum Fate {
 enum Action {
     Request(Op<u8>),
     Plan(Vec<Op<u8>>, Fate),
+    /// A job is prepared, to be done some time.
+    Prepare(Vec<Op<u8>>),
+    /// The oldest job is done, all or so much of it; with `None` it is dropped.
+    Run(Option<Index>),
+    Obtain(u8),
+    Release(Index),
+    Evict(u8, bool),
+    Validate,
+    CleanUp,
 }
 
 /// Offsets close to the page's own number, so that ranges often continue each other, and some that wrap.
 fn kind(page: usize) -> impl Strategy<Value = OpKind<u8>> {
     let offset = prop_oneof![4 => Just(page as u64), 2 => 0..4u64, 1 => Just((1 << 52) - 1)];
     prop_oneof![
-        4 => (0..2u8, offset).prop_map(|(object, page)| OpKind::Map { object, offset: page * PAGE }),
+        4 => (0..OBJECTS, offset).prop_map(|(object, page)| OpKind::Map { object, offset: page * PAGE }),
         1 => Just(OpKind::Null),
         2 => Just(OpKind::Unmap),
     ]
@@ -60,6 +72,12 @@ fn action() -> impl Strategy<Value = Action> {
         2 => op(PAGES + 2).prop_map(Action::Request),
         3 => (proptest::collection::vec(op(RESERVED.start), 1..12), fate)
             .prop_map(|(wants, fate)| Action::Plan(wants, fate)),
+        1 => proptest::collection::vec(op(RESERVED.start), 1..5).prop_map(Action::Prepare),
+        1 => proptest::option::weighted(0.8, any::<Index>()).prop_map(Action::Run),
+        1 => (0..OBJECTS).prop_map(Action::Obtain),
+        1 => any::<Index>().prop_map(Action::Release),
+        1 => (0..OBJECTS, proptest::bool::weighted(0.7)).prop_map(|(object, evict)| Action::Evict(object, evict)),
+        1 => prop_oneof![Just(Action::Validate), Just(Action::CleanUp)],
     ]
 }
 
@@ -89,14 +107,68 @@ struct World {
     model: Model,
     driver: Driver,
     planner: Planner<u8>,
+    handles: Vec<VmBo<u8>>,
+    jobs: VecDeque<Job<u8, Vec<Op<u8>>>>,
+    evicted: BTreeSet<u8>,
+}
+
+/// The objects to which a job of these operations has references.
+fn references(ops: &[Op<u8>]) -> Vec<u8> {
+    let mut objects: Vec<u8> = ops.iter().filter_map(|op| op.kind.object()).collect();
+    objects.dedup();
+    objects
 }
 
 impl World {
     fn new(policy: Policy) -> Self {
         let all = pages(0, PAGES);
         let vm = Vm::new(all, Some(pages(RESERVED.start, RESERVED.end))).unwrap();
-        let (model, driver) = (Model::new(PAGES), Driver::default());
-        Self { vm, model, driver, planner: Planner::new(policy) }
+        Self {
+            vm,
+            model: Model::new(PAGES),
+            driver: Driver::default(),
+            planner: Planner::new(policy),
+            handles: Vec::new(),
+            jobs: VecDeque::new(),
+            evicted: BTreeSet::new(),
+        }
+    }
+
+    /// The mappings of an object by a full scan, and the references that it has besides, without those of `running`.
+    fn uses(&self, object: u8, running: &[u8]) -> (Vec<Mapping<u8>>, usize) {
+        let mut mappings = self.model.mappings();
+        mappings.retain(|mapping| mapping.target.object() == Some(object));
+        let held = self.handles.iter().map(VmBo::object);
+        let held = held.chain(self.jobs.iter().flat_map(|job| references(job.ops())));
+        let held = held.chain(running.iter().copied()).filter(|&held| held == object).count();
+        (mappings, held)
+    }
+
+    /// What is not referenced has died, and is not evicted when it comes back.
+    fn note_deaths(&mut self, running: &[u8]) {
+        for object in 0..OBJECTS {
+            let (mappings, held) = self.uses(object, running);
+            if mappings.is_empty() && held == 0 {
+                self.evicted.remove(&object);
+            }
+        }
+    }
+
+    fn check_objects(&self) {
+        for object in 0..OBJECTS {
+            let (mappings, held) = self.uses(object, &[]);
+            let Some(bo) = self.vm.bo(object) else {
+                assert_eq!((mappings.len(), held), (0, 0), "object {object} is not found");
+                continue;
+            };
+            assert_eq!(bo.references(), mappings.len() + held, "object {object}");
+            assert!(bo.references() > 0, "object {object} is a zombie and found");
+            let mut listed: Vec<_> = bo.mappings().collect();
+            listed.sort_by_key(|mapping| mapping.range.start);
+            assert_eq!(listed, mappings);
+            assert_eq!((bo.object(), bo.is_evicted()), (object, self.evicted.contains(&object)));
+        }
+        assert_eq!(self.vm.evicted().map(|bo| bo.object()).collect::<BTreeSet<_>>(), self.evicted);
     }
 
     fn check(&self) {
@@ -109,6 +181,7 @@ impl World {
             let shown = found.and_then(|mapping| nth(mapping.kind(), page - span(mapping.range).start));
             assert_eq!(shown, *content);
         }
+        self.check_objects();
     }
 
     /// A request through `sm_map` and `sm_unmap`, its steps checked one by one.
@@ -145,16 +218,29 @@ impl World {
         mapping.target != Target::Null && op.kind != OpKind::Unmap && span(common).all(same)
     }
 
-    /// As the layer does it: a job, of which the kernel takes all. The driver follows through the lists of steps.
+    /// As the layer does it: a job, of which the kernel takes all. The driver follows through its steps.
     fn apply(&mut self, ops: &[Op<u8>]) {
-        let job = self.vm.prepare(ops).unwrap();
-        let mut running = self.vm.begin(job).unwrap();
-        while let Some(next) = running.next() {
-            self.model.apply(next.op());
+        let job = self.vm.prepare(ops.to_vec()).unwrap();
+        self.run(job, ops.len());
+    }
+
+    fn run(&mut self, job: Job<u8, Vec<Op<u8>>>, count: usize) {
+        let held = references(job.ops());
+        for done in 0..count {
+            // Step by step, with the job held back in between, as if others had their turn.
+            let op = job.ops()[done];
+            let part = self.vm.prepare([op]).unwrap();
+            let mut running = self.vm.begin(part).unwrap();
+            let next = running.next().unwrap();
+            assert_eq!(*next.op(), op);
             next.complete(|step| self.driver.step(step)).unwrap();
+            assert_eq!((running.done(), running.next().is_none()), (1, true));
+            running.finish();
+            self.model.apply(&op);
+            self.note_deaths(&held);
         }
-        assert_eq!(running.done(), ops.len());
-        running.finish();
+        drop(job);
+        self.note_deaths(&[]);
     }
 
     fn plan(&mut self, wants: &[Op<u8>]) -> Plan<u8> {
@@ -191,6 +277,38 @@ impl World {
         assert_eq!(self.model.content, before);
     }
 
+    /// The steps that operations would give one after the other, from a VM with the same mappings.
+    fn twin_steps(&self, ops: &[Op<u8>]) -> Vec<Step<u8>> {
+        let mut twin = Vm::new(self.vm.range(), None).unwrap();
+        self.vm.iter().for_each(|mapping| twin.insert(mapping).unwrap());
+        let mut steps = Vec::new();
+        for op in ops {
+            let list = match op.kind.target() {
+                Some(target) => twin.map_ops(op.range, target),
+                None => twin.unmap_ops(op.range),
+            };
+            let list = list.unwrap();
+            let once = list.steps().to_vec();
+            assert_eq!(list.steps(), once, "a list can be walked again");
+            assert_eq!(list.commit(), once);
+            steps.extend(once);
+        }
+        steps
+    }
+
+    /// Up to the first object that refuses, and nothing more.
+    fn validate(&mut self) {
+        let (exec, ()) = Exec::until_all_locked(|locking| self.vm.lock_all(locking)).unwrap();
+        let mut seen = Vec::new();
+        let result = self.vm.validate(&exec, |bo| {
+            assert!(bo.is_evicted());
+            seen.push(bo.object());
+            if bo.object() == 1 { Err(VmError::UnknownObject) } else { Ok(()) }
+        });
+        assert_eq!(result.is_err(), seen.contains(&1));
+        seen.iter().filter(|&&object| object != 1).for_each(|object| assert!(self.evicted.remove(object)));
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
             Action::Request(op) => self.request(op),
@@ -204,7 +322,39 @@ impl World {
                 }
                 self.planner.recycle(plan);
             }
+            Action::Prepare(ops) => self.jobs.push_back(self.vm.prepare(ops.clone()).unwrap()),
+            Action::Run(count) => {
+                let Some(job) = self.jobs.pop_front() else { return };
+                let Some(count) = count else { return drop(job) };
+                let (held, count) = (references(job.ops()), count.index(job.ops().len() + 1));
+                let ops = self.twin_steps(&job.ops()[..count]);
+                let all = self.vm.commit_first(job, count).unwrap();
+                for op in &all[..count] {
+                    self.model.apply(op);
+                    self.note_deaths(&held);
+                }
+                ops.into_iter().for_each(|step| self.driver.step(step));
+            }
+            Action::Obtain(object) => self.handles.push(self.vm.obtain(*object)),
+            Action::Release(index) => {
+                if !self.handles.is_empty() {
+                    self.handles.swap_remove(index.index(self.handles.len()));
+                }
+            }
+            Action::Evict(object, evict) => {
+                let (exec, ()) = Exec::until_all_locked(|locking| self.vm.lock_all(locking)).unwrap();
+                let known = self.vm.bo(*object).is_some();
+                let expected = if known { Ok(()) } else { Err(VmError::UnknownObject) };
+                assert_eq!(self.vm.evict(&exec, *object, *evict), expected);
+                match evict {
+                    true if known => self.evicted.insert(*object),
+                    _ => self.evicted.remove(object),
+                };
+            }
+            Action::Validate => self.validate(),
+            Action::CleanUp => self.vm.deferred_cleanup(),
         }
+        self.note_deaths(&[]);
         self.check();
     }
 }
