@@ -43,8 +43,8 @@ pub struct LogEntry {
 /// The kernel's counterpart is the `vm_log` of msm (`vm_log_shift`), which a crash dump reads under the MMU lock.
 /// Here a device that hangs with the VM's lock held can still be asked what it did.
 ///
-/// Each slot is a sequence lock. Its sequence number says which entry is in it and not only that it is stable, so a
-/// reader that is overtaken notices, whatever the writer has put there since.
+/// Each slot is a sequence lock whose number says which entry is in it, and not only that it is stable: a reader that
+/// is overtaken notices, whatever the writer has put there since.
 #[derive(Debug)]
 pub struct LogRing {
     ring: Arc<Ring>,
@@ -174,21 +174,19 @@ impl Slot {
         Self { sequence: AtomicU64::new(WRITING), words: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
+    /// To be published by [`Ring::written`]: who reads that number sees these words, or later ones.
     fn write(&self, sequence: u64, words: [u64; 4]) {
         self.sequence.store(WRITING, Ordering::Relaxed);
-        // Who sees one of the new words sees the sequence number gone: pairs with the fence in `read`.
+        // Who sees one of the new words sees the old sequence number gone: pairs with the fence in `read`.
         fence(Ordering::Release);
         for (slot, word) in self.words.iter().zip(words) {
             slot.store(word, Ordering::Relaxed);
         }
-        self.sequence.store(sequence, Ordering::Release);
+        self.sequence.store(sequence, Ordering::Relaxed);
     }
 
-    /// The words, if they are those of `sequence` from the first to the last.
+    /// The words of `sequence`, which was published; nothing if one of them was a later one's.
     fn read(&self, sequence: u64) -> Option<[u64; 4]> {
-        if self.sequence.load(Ordering::Acquire) != sequence {
-            return None;
-        }
         let words = core::array::from_fn(|word| self.words[word].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         (self.sequence.load(Ordering::Relaxed) == sequence).then_some(words)

@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct WwLock {
     state: Mutex<State>,
-    changed: Condvar,
+    unlocked: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -74,30 +74,94 @@ impl WwLock {
                         state.waiting.push(ticket);
                         queued = true;
                     }
-                    state = sync::wait(&self.changed, state);
+                    state = sync::wait(&self.unlocked, state);
                 }
             }
         };
         if queued {
             state.waiting.retain(|waiter| *waiter != ticket);
-            // Others may wait only because this one was before them, or now hold locks and wait for someone older.
-            self.changed.notify_all();
         }
         outcome
     }
 
-    /// Gives the lock back.
+    /// Gives the lock back. All that wait look again: the oldest takes the lock, those that hold others and have
+    /// come to stand behind someone older back off, the rest waits on. No other change needs a wake-up: who goes to
+    /// sleep at a free lock does so behind someone who was woken here, and who will unlock it.
     pub(crate) fn unlock(&self, ticket: Ticket) {
         let mut state = sync::lock(&self.state);
         debug_assert_eq!(state.holder, Some(ticket));
         state.holder = None;
         if !state.waiting.is_empty() {
-            self.changed.notify_all();
+            self.unlocked.notify_all();
         }
     }
 
     /// Whether the lock is the ticket's.
     pub(crate) fn is_held_by(&self, ticket: Ticket) -> bool {
         sync::lock(&self.state).holder == Some(ticket)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    impl WwLock {
+        fn until_waited_for_by(&self, count: usize) {
+            while sync::lock(&self.state).waiting.len() < count {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn who_holds_others_waits_for_the_younger_only() {
+        let [oldest, middle, youngest] = core::array::from_fn(|_| Ticket::draw());
+        assert!(oldest < middle && middle < youngest);
+        let lock = WwLock::default();
+        assert_eq!(lock.lock(middle, false), Outcome::Locked);
+        assert_eq!(lock.lock(middle, true), Outcome::AlreadyHeld);
+        assert_eq!(lock.lock(youngest, true), Outcome::MustBackOff);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock.lock(oldest, true));
+            lock.until_waited_for_by(1);
+            lock.unlock(middle);
+            assert_eq!(waits.join().unwrap(), Outcome::Locked);
+        });
+        assert!(lock.is_held_by(oldest) && !lock.is_held_by(middle));
+        assert!(sync::lock(&lock.state).waiting.is_empty());
+    }
+
+    /// The lock is that of the oldest one that waits, however late it wakes up.
+    #[test]
+    fn nobody_overtakes_who_is_older_and_waits() {
+        let [older, holder, younger] = core::array::from_fn(|_| Ticket::draw());
+        let lock = WwLock::default();
+        assert_eq!(lock.lock(holder, false), Outcome::Locked);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock.lock(older, false));
+            lock.until_waited_for_by(1);
+            lock.unlock(holder);
+            // Whether the other thread has woken up by now or not.
+            assert_eq!(lock.lock(younger, true), Outcome::MustBackOff);
+            assert_eq!(waits.join().unwrap(), Outcome::Locked);
+        });
+    }
+
+    /// Who waits for someone younger and then finds someone older in between gives way.
+    #[test]
+    fn who_waits_backs_off_when_someone_older_comes() {
+        let [oldest, middle, youngest] = core::array::from_fn(|_| Ticket::draw());
+        let lock = WwLock::default();
+        assert_eq!(lock.lock(youngest, false), Outcome::Locked);
+        std::thread::scope(|scope| {
+            let gives_way = scope.spawn(|| lock.lock(middle, true));
+            lock.until_waited_for_by(1);
+            let waits = scope.spawn(|| lock.lock(oldest, true));
+            lock.until_waited_for_by(2);
+            lock.unlock(youngest);
+            assert_eq!(gives_way.join().unwrap(), Outcome::MustBackOff);
+            assert_eq!(waits.join().unwrap(), Outcome::Locked);
+        });
     }
 }

@@ -116,6 +116,59 @@ fn opposite_orders() {
     run(12, vec![vec![forth.clone()], vec![back.clone()], vec![odd_first], vec![forth, back]], 1000);
 }
 
+/// Who waited for a contended reservation holds it in the next round, even before it asks for it: when the next one
+/// is contended too, it has to be released like all others.
+#[test]
+fn the_one_that_was_waited_for_is_given_up_too() {
+    ends(|| {
+        let [a, b] = [(); 2].map(|()| Reservation::new());
+        let gate = || mpsc::channel::<()>();
+        let ((first_has_b, told_first), (end_first, first_may_end)) = (gate(), gate());
+        let ((second_is_older, told_second), (begin_second, second_may_begin)) = (gate(), gate());
+        let (second_has_a, told_second_has_a) = gate();
+        std::thread::scope(|scope| {
+            let (a, b) = (&a, &b);
+            scope.spawn(move || {
+                let lock = |locking: &mut gpuvm::Locking| locking.lock(b);
+                let exec = Exec::until_all_locked::<_, Contended>(lock).unwrap();
+                first_has_b.send(()).unwrap();
+                first_may_end.recv().unwrap();
+                drop(exec);
+            });
+            scope.spawn(move || {
+                let lock = |locking: &mut gpuvm::Locking| {
+                    second_is_older.send(()).unwrap();
+                    second_may_begin.recv().unwrap();
+                    locking.lock(a)?;
+                    second_has_a.send(()).unwrap();
+                    locking.lock(b)
+                };
+                Exec::until_all_locked::<_, Contended>(lock).unwrap();
+            });
+            told_first.recv().unwrap();
+            told_second.recv().unwrap();
+            let mut round = 0;
+            let lock = |locking: &mut gpuvm::Locking| {
+                round += 1;
+                if round == 2 {
+                    begin_second.send(()).unwrap();
+                    told_second_has_a.recv().unwrap();
+                }
+                locking.lock(a)?;
+                let locked = locking.lock(b);
+                if round == 1 {
+                    assert!(locked.is_err());
+                    end_first.send(()).unwrap();
+                }
+                locked
+            };
+            let exec = Exec::until_all_locked::<_, Contended>(lock).unwrap().0;
+            // One more where the second one has unlocked the one and not yet the other.
+            assert!(round >= 3 && exec.iter().len() == 2);
+        });
+    });
+}
+
 /// Threads that come again and again for one lock do not keep those from their turn that want it with many others.
 #[test]
 fn one_who_wants_much_gets_its_turn() {
