@@ -110,6 +110,19 @@ impl Exec {
     }
 }
 
+impl Exec {
+    /// In reverse, as `drm_exec_unlock_all()`: who waits for the first one finds the others free.
+    fn unlock_all(&mut self) {
+        while self.locks.pop().is_some() {}
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        self.unlock_all();
+    }
+}
+
 impl fmt::Debug for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exec").field("ticket", &self.ticket).field("locks", &self.locks.len()).finish()
@@ -150,7 +163,7 @@ impl Locking {
     /// Releases everything and waits for `resv`: `drm_exec_cleanup()`, `dma_resv_lock_slow()`.
     fn back_off(&mut self, resv: Reservation) {
         self.prelocked = None;
-        self.exec.locks.clear();
+        self.exec.unlock_all();
         let ticket = self.exec.ticket;
         // Who holds nothing is never sent away.
         let outcome = resv.lock().lock(ticket, false);

@@ -11,16 +11,25 @@ fn lock_all(resvs: &[&Reservation]) -> Exec {
     Exec::until_all_locked::<_, Contended>(lock).unwrap().0
 }
 
-/// Whether another thread gets `resv`.
-fn is_free(resv: &Reservation) -> bool {
+/// Whether another thread gets `resv` within `time`.
+fn is_got(resv: &Reservation, time: Duration) -> bool {
     let resv = resv.clone();
     let (tell, told) = mpsc::channel();
-    // Where it is not free, the thread ends when it is.
+    // Where it does not, the thread ends when it does.
     std::thread::spawn(move || {
         drop(lock_all(&[&resv]));
         let _ = tell.send(());
     });
-    told.recv_timeout(Duration::from_millis(50)).is_ok()
+    told.recv_timeout(time).is_ok()
+}
+
+fn is_locked(resv: &Reservation) -> bool {
+    !is_got(resv, Duration::from_millis(20))
+}
+
+/// Takes its time where the machine has none.
+fn is_free(resv: &Reservation) -> bool {
+    is_got(resv, Duration::from_secs(30))
 }
 
 #[test]
@@ -30,7 +39,7 @@ fn locks_each_once_and_unlocks_all_on_drop() {
     let locked: Vec<_> = exec.iter().map(|held| held.reservation()).collect();
     assert_eq!(locked, [&b, &a]);
     assert!(exec.held(&a).is_some() && exec.held(&b).is_some() && exec.held(&c).is_none());
-    assert!(!is_free(&a) && !is_free(&b) && is_free(&c));
+    assert!(is_locked(&a) && is_locked(&b) && is_free(&c));
     drop(exec);
     assert!(is_free(&a) && is_free(&b));
 }
