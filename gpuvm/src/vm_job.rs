@@ -64,6 +64,11 @@ impl<O, P: AsRef<[Op<O>]>> Job<O, P> {
     pub fn ops(&self) -> &[Op<O>] {
         self.ops.as_ref()
     }
+
+    /// What holds the operations.
+    pub fn source(&self) -> &P {
+        &self.ops
+    }
 }
 
 /// A job on its way, from [`Vm::begin`]: the place of `run_job()`. Nothing here allocates. What is done of the job

@@ -9,6 +9,7 @@
 
 use crate::node::{Node, call};
 use crate::uapi::drm;
+use core::fmt;
 use core::ptr::NonNull;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -47,6 +48,12 @@ impl BufferObject {
         mmap_offset: MmapOffset,
     ) -> Result<Self, Errno> {
         Ok(Self { object: BorrowedObject::import(node, dma_buf, mmap_offset)? })
+    }
+}
+
+impl fmt::Debug for BufferObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferObject").field("handle", &self.handle).field("size", &self.size).finish()
     }
 }
 

@@ -1,12 +1,17 @@
 //! The device's GPU address space as the layer keeps it: mirror, planner and the kernel's VM, moved in step under one lock.
+//!
+//! The mirror is a [`gpuvm::Vm`] in immediate mode: a job is prepared, the kernel does it, and the mirror follows as far as the kernel
+//! came. What an object needs in the kernel lives in its `vm_bo` and goes with it, in the deferred clean-up after a job.
 
 use crate::residency::Residency;
-use gpuvm::{Mapping, Op, OpKind, Plan, Planner, Policy, Target, VaRange, VmError};
-use kmd::{BindOp, BindTarget, Errno, GemHandle, Refused};
+use gpuvm::{
+    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Job, Locking, LogReader, Mapping, Op, OpKind,
+    Plan, Planner, Policy, Reservation, Target, Usage, VaRange, VmBo, VmError,
+};
+use kmd::{BindOp, BindTarget, BufferObject, Errno, GemHandle, Refused};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use thiserror::Error;
 
 /// A buffer object as the mirror knows it. Never used twice in a device's life, so that a bind that was queued before its memory was
@@ -21,6 +26,18 @@ pub struct Want {
     pub kind: OpKind<BoId>,
 }
 
+/// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
+pub type Object = VmBo<BoId>;
+
+/// What the mirror keeps of objects: the kernel's handle, closed when the object's last reference has gone.
+struct Binding;
+
+impl Driver for Binding {
+    type Mode = Immediate;
+    type BoData = Option<BufferObject>;
+    type VaData = ();
+}
+
 /// Why a bind failed. Unless it is [`BindError::Lost`], mirror and kernel are as they were before.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum BindError {
@@ -28,10 +45,19 @@ pub enum BindError {
     OutOfMemory(Errno),
     #[error("the kernel refused the operation: {0}")]
     Refused(Errno),
-    #[error("the planner refused the range: {0}")]
-    Plan(#[from] VmError),
+    #[error("the range is refused: {0}")]
+    Range(VmError),
     #[error("the address space is lost: {0}")]
     Lost(String),
+}
+
+impl From<VmError> for BindError {
+    fn from(error: VmError) -> Self {
+        match error {
+            VmError::Unusable { reason } => Self::Lost(reason.to_string()),
+            error => Self::Range(error),
+        }
+    }
 }
 
 /// What the address space did so far for the application's binds; opening and closing windows and freeing memory do not count.
@@ -54,13 +80,15 @@ pub struct AddressSpace {
     verifier: Option<Verifier>,
     state: Mutex<State>,
     lost: AtomicBool,
+    /// The last updates, where somebody wants to know (`TESSERA_VM_LOG`).
+    log: Option<LogReader>,
+    queues: AtomicU32,
     pub counters: Counters,
 }
 
 struct State {
-    mirror: gpuvm::Vm<BoId>,
+    mirror: gpuvm::Vm<BoId, Binding>,
     planner: Planner<BoId>,
-    objects: FxHashMap<BoId, GemHandle>,
     next_object: u32,
     /// By start address: the ranges that belong to resources.
     windows: BTreeMap<u64, Window>,
@@ -77,8 +105,12 @@ struct Window {
 }
 
 impl AddressSpace {
-    /// Takes over an empty VM.
-    pub fn new(kernel: Box<dyn kmd::Vm>, verifier: Option<Verifier>) -> Result<Self, VmError> {
+    /// Takes over an empty VM. `log_shift`: the last `2^log_shift` updates are kept for [`Self::log`].
+    pub fn new(
+        kernel: Box<dyn kmd::Vm>,
+        verifier: Option<Verifier>,
+        log_shift: Option<u32>,
+    ) -> Result<Self, VmError> {
         let limits = kernel.limits();
         let range = VaRange::new(limits.va.start, limits.va.end - limits.va.start)?;
         let policy = Policy {
@@ -87,10 +119,11 @@ impl AddressSpace {
             page_size: limits.page_size,
             ..Policy::default()
         };
+        let mut mirror = gpuvm::Vm::with_driver(range, None)?;
+        let log = log_shift.map(|shift| mirror.log(shift));
         let state = State {
-            mirror: gpuvm::Vm::new(range, None)?,
+            mirror,
             planner: Planner::new(policy),
-            objects: FxHashMap::default(),
             next_object: 0,
             windows: BTreeMap::new(),
             batch: Vec::new(),
@@ -102,6 +135,8 @@ impl AddressSpace {
             verifier,
             state: Mutex::new(state),
             lost: AtomicBool::new(false),
+            log,
+            queues: AtomicU32::new(0),
             counters: Counters::default(),
         })
     }
@@ -111,35 +146,79 @@ impl AddressSpace {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Declares the device lost.
+    /// A number for a bind queue, from 1 on; 0 is the layer itself.
+    pub fn add_queue(&self) -> u32 {
+        self.queues.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Declares the device lost: from now on nothing is mapped any more.
     pub fn lose(&self, why: &str) {
+        self.lose_locked(&mut self.state.lock(), why);
+    }
+
+    fn lose_locked(&self, state: &mut State, why: &str) {
         if !self.lost.swap(true, Ordering::Relaxed) {
             tracing::error!("device lost: {why}");
+            state.mirror.mark_unusable(why);
+            self.write_log();
         }
     }
 
-    /// Makes a buffer object known; the handle stays the caller's to close, after [`Self::forget_object`].
-    pub fn add_object(&self, handle: GemHandle) -> BoId {
+    /// Writes the last updates of the address space to the log, where they are kept.
+    pub fn write_log(&self) {
+        for gpuvm::LogEntry { time, queue, op, range } in self.log.iter().flat_map(LogReader::read) {
+            tracing::info!(target: "tessera::vm_log", "{time:?} queue {queue} {op:?} {range}");
+        }
+    }
+
+    /// Makes a buffer object known. One that others can reach, as exported and imported memory can be, is `external`.
+    pub fn add_object(&self, object: BufferObject, external: bool) -> Result<Object, BindError> {
         let mut state = self.state.lock();
         let id = BoId(state.next_object);
         state.next_object += 1;
-        state.objects.insert(id, handle);
-        id
+        let alloc = state.mirror.prealloc(id, Some(object));
+        let bo = state.mirror.obtain_prealloc(alloc)?;
+        if external {
+            state.mirror.set_reservation(id, &Reservation::new())?;
+        }
+        Ok(bo)
     }
 
-    /// Replaces every mapping of the object by a null mapping and forgets it; binds still queued for it will bind nothing.
-    pub fn forget_object(&self, id: BoId) -> Result<(), BindError> {
+    /// The memory of an object is going away. Its mappings become null mappings: with the queued binds that name it or share its
+    /// reservation, at once where there are none. Binds that come later bind nothing in its place.
+    pub fn evict(&self, bo: Object) -> Result<(), BindError> {
         let mut state = self.state.lock();
-        let bound = state
-            .mirror
-            .iter()
-            .filter(|mapping| matches!(mapping.target, Target::Object { object, .. } if object == id));
-        let wants: Vec<_> = bound.map(|mapping| Want { range: mapping.range, kind: OpKind::Null }).collect();
-        let unbind = |state: &mut State| self.bind_locked(state, &wants);
+        let id = bo.object();
+        let Some(reservation) = state.mirror.bo(id).map(|bo| bo.reservation().clone()) else { return Ok(()) };
+        let exec = lock(|locking| locking.lock(&reservation));
+        state.mirror.evict(&exec, id, true)?;
+        drop((exec, bo));
+        if !reservation.is_signaled(Usage::Bookkeep) {
+            return Ok(());
+        }
+        let unbind = |state: &mut State| self.bind_locked(state, &[]);
         // A moment's lack of memory may be over at the second try.
-        let unbound = unbind(&mut state).or_else(|_| unbind(&mut state));
-        state.objects.remove(&id);
-        unbound
+        unbind(&mut state).or_else(|_| unbind(&mut state))
+    }
+
+    /// Announces a bind that is still to come: until the fence is signalled its objects are busy.
+    pub fn announce(&self, wants: &[Want]) -> FenceSignal {
+        let state = self.state.lock();
+        let exec = lock(|locking| {
+            locking.lock(state.mirror.reservation())?;
+            let mut last = None;
+            for object in wants.iter().filter_map(|want| want.kind.object()) {
+                if last.replace(object) != Some(object)
+                    && let Some(bo) = state.mirror.bo(object)
+                {
+                    locking.lock(bo.reservation())?;
+                }
+            }
+            Ok(())
+        });
+        let (signal, fence) = Fence::new();
+        state.mirror.attach(&exec, &fence, Usage::Bookkeep, Usage::Bookkeep);
+        signal
     }
 
     /// Gives a resource its range of addresses: nothing is bound in it, its residency bits follow the binds.
@@ -156,16 +235,23 @@ impl AddressSpace {
     /// Takes the range away from its resource, with everything that is bound in it.
     pub fn remove_window(&self, range: VaRange) -> Result<(), BindError> {
         let mut state = self.state.lock();
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Ok(left) = state.mirror.prefetch_ops(range)
+        {
+            left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
+        }
         let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }]);
         state.windows.remove(&range.start);
         result
     }
 
-    /// Makes the wanted bindings true: later ones win over earlier ones.
-    pub fn bind(&self, wants: &[Want]) -> Result<(), BindError> {
+    /// Makes the wanted bindings true: later ones win over earlier ones. The log names them by `queue`.
+    pub fn bind(&self, queue: u32, wants: &[Want]) -> Result<(), BindError> {
         let mut state = self.state.lock();
         let (ops, calls) = (state.sent_ops, state.sent_calls);
+        state.mirror.set_queue(queue);
         let result = self.bind_locked(&mut state, wants);
+        state.mirror.set_queue(0);
         self.counters.wanted.fetch_add(wants.len() as u64, Ordering::Relaxed);
         self.counters.ops.fetch_add(state.sent_ops - ops, Ordering::Relaxed);
         self.counters.calls.fetch_add(state.sent_calls - calls, Ordering::Relaxed);
@@ -179,39 +265,38 @@ impl AddressSpace {
     }
 
     fn bind_locked(&self, state: &mut State, wants: &[Want]) -> Result<(), BindError> {
-        if self.is_lost() {
-            return Err(BindError::Lost("an earlier bind failed".into()));
-        }
         let plan = state.plan(wants)?;
-        let result = self.execute(state, &plan);
-        state.planner.recycle(plan);
+        let job = state.mirror.prepare(plan)?;
+        let result = self.execute(state, job);
+        state.mirror.deferred_cleanup();
+        if let Err(BindError::Lost(why)) = &result {
+            self.lose_locked(state, why);
+        }
         self.verify(state);
-        result
+        result.map(|plan| state.planner.recycle(plan))
     }
 
-    fn execute(&self, state: &mut State, plan: &Plan<BoId>) -> Result<(), BindError> {
-        if plan.overlapped {
-            tracing::warn!("vkQueueBindSparse: ranges that nothing orders overlap; the later bind wins");
+    fn execute(&self, state: &mut State, job: Job<BoId, Plan<BoId>>) -> Result<Plan<BoId>, BindError> {
+        state.note_unbound(job.ops());
+        match self.send(state, job.source().chunks()) {
+            Ok(()) => {
+                let plan = state.mirror.commit(job)?;
+                state.refresh_residency(plan.ops());
+                Ok(plan)
+            }
+            Err(refused) => Err(self.refuse(state, job, refused)),
         }
-        state.note_unbound(plan.ops());
-        let result = match self.send(state, plan.ops()) {
-            Ok(()) => state.apply(plan.ops()),
-            Err(refused) => self.take_back(state, plan, refused),
-        };
-        state.refresh_residency(plan.ops());
-        if let Err(BindError::Lost(why)) = &result {
-            self.lose(why);
-        }
-        result
     }
 
     /// Hands operations to the kernel, chunk by chunk.
-    fn send(&self, state: &mut State, ops: &[Op<BoId>]) -> Result<(), Refused> {
+    fn send<'a>(
+        &self,
+        state: &mut State,
+        chunks: impl Iterator<Item = &'a [Op<BoId>]>,
+    ) -> Result<(), Refused> {
         let mut applied = 0;
-        for chunk in ops.chunks(self.kernel.limits().max_ops) {
-            state.batch.clear();
-            let objects = &state.objects;
-            state.batch.extend(chunk.iter().map(|op| to_kernel(op, objects)));
+        for chunk in chunks {
+            state.fill_batch(chunk).map_err(|errno| Refused { applied, errno })?;
             state.sent_calls += 1;
             let sent = self.kernel.bind(&state.batch);
             let taken = sent.as_ref().map_or_else(|refused| refused.applied, |()| chunk.len());
@@ -222,53 +307,55 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// The kernel took only part of a plan: undoes that part, so that a failed bind changes nothing.
-    fn take_back(&self, state: &mut State, plan: &Plan<BoId>, refused: Refused) -> Result<(), BindError> {
-        let taken = &plan.ops()[..refused.applied];
-        let mut undo = state.mirror.undo(taken);
-        // What unbinds comes first: it makes the room that what binds again may need.
-        undo.sort_by_key(|op| matches!(op.kind, OpKind::Map { .. }));
-        state.apply(taken)?;
-        let undone = self.send(state, &undo);
-        let restored = undone.as_ref().map_or_else(|refused| refused.applied, |()| undo.len());
-        state.apply(&undo[..restored])?;
-        if let Err(again) = undone {
-            return Err(BindError::Lost(format!(
-                "operation {} of {} failed ({}), and so did taking back the ones before it ({})",
-                refused.applied,
-                plan.ops().len(),
-                refused.errno,
-                again.errno
-            )));
+    /// The kernel took only part of a job: undoes that part, so that a failed bind changes nothing.
+    fn refuse(&self, state: &mut State, job: Job<BoId, Plan<BoId>>, refused: Refused) -> BindError {
+        let Refused { applied, errno } = refused;
+        let count = job.ops().len();
+        match self.take_back(state, job, applied) {
+            Err(error) => BindError::Lost(format!(
+                "operation {applied} of {count} failed ({errno}), and so did taking back the ones before it ({error})"
+            )),
+            Ok(()) if !self.kernel.is_usable().unwrap_or(false) => {
+                BindError::Lost(format!("the kernel's VM is unusable ({errno})"))
+            }
+            Ok(()) if errno == Errno::NOMEM => BindError::OutOfMemory(errno),
+            Ok(()) => BindError::Refused(errno),
         }
-        if !self.kernel.is_usable().unwrap_or(false) {
-            return Err(BindError::Lost(format!("the kernel's VM is unusable ({})", refused.errno)));
-        }
-        Err(match refused.errno {
-            Errno::NOMEM => BindError::OutOfMemory(refused.errno),
-            errno => BindError::Refused(errno),
-        })
     }
 
-    fn verify(&self, state: &State) {
+    /// Commits the first `applied` operations of a job, and brings back what was there before them.
+    fn take_back(
+        &self,
+        state: &mut State,
+        job: Job<BoId, Plan<BoId>>,
+        applied: usize,
+    ) -> Result<(), BindError> {
+        let mut undo = state.mirror.undo(&job.ops()[..applied]);
+        // What unbinds comes first: it makes the room that what binds again may need.
+        undo.sort_by_key(|op| matches!(op.kind, OpKind::Map { .. }));
+        // Prepared before the job ends, so that no object goes that is to come back.
+        let back = state.mirror.prepare(undo)?;
+        let plan = state.mirror.commit_first(job, applied)?;
+        let undone = self.send(state, back.ops().chunks(self.kernel.limits().max_ops));
+        let restored = undone.as_ref().map_or_else(|refused| refused.applied, |()| back.ops().len());
+        state.mirror.commit_first(back, restored)?;
+        state.refresh_residency(plan.ops());
+        undone.map_err(|refused| BindError::Refused(refused.errno))
+    }
+
+    fn verify(&self, state: &mut State) {
         let Some(verifier) = &self.verifier else { return };
-        let mut joined: Vec<Mapping<GemHandle>> = Vec::new();
-        for mapping in state.mirror.iter() {
-            let target = match mapping.target {
-                Target::Null => Target::Null,
-                Target::Object { object, offset } => match state.objects.get(&object) {
-                    Some(&object) => Target::Object { object, offset },
-                    None => return self.lose("the mirror maps an object that was freed"),
-                },
-            };
-            match joined.last_mut() {
-                Some(last) if continues(last, &mapping.range, &target) => last.range.len += mapping.range.len,
-                _ => joined.push(Mapping { range: mapping.range, target }),
-            }
+        if let Err(difference) = state.joined().and_then(|mirror| verifier(&mirror)) {
+            self.lose_locked(state, &format!("mirror and page table differ: {difference}"));
         }
-        if let Err(difference) = verifier(&joined) {
-            self.lose(&format!("mirror and page table differ: {difference}"));
-        }
+    }
+}
+
+/// Takes all locks that `all` asks for.
+fn lock(all: impl FnMut(&mut Locking) -> Result<(), Contended>) -> Exec {
+    match Exec::until_all_locked(all) {
+        Ok((exec, ())) => exec,
+        Err(Contended { .. }) => unreachable!("contention is waited for"),
     }
 }
 
@@ -283,20 +370,43 @@ fn continues(last: &Mapping<GemHandle>, range: &VaRange, target: &Target<GemHand
         }
 }
 
-fn to_kernel(op: &Op<BoId>, objects: &FxHashMap<BoId, GemHandle>) -> BindOp {
-    let target = match op.kind {
-        OpKind::Map { object, offset } => match objects.get(&object) {
-            Some(&bo) => BindTarget::Map { bo, offset },
-            None => BindTarget::Null,
-        },
-        OpKind::Null => BindTarget::Null,
-        OpKind::Unmap => BindTarget::Unmap,
-    };
-    BindOp { va: op.range.start, len: op.range.len, target }
-}
-
 impl State {
-    fn plan(&mut self, wants: &[Want]) -> Result<Plan<BoId>, VmError> {
+    fn handle(&self, object: BoId) -> Option<GemHandle> {
+        self.mirror.bo(object)?.data().as_ref().map(|object| object.handle())
+    }
+
+    /// The mirror in the kernel's terms, with mappings that continue each other as one.
+    fn joined(&self) -> Result<Vec<Mapping<GemHandle>>, String> {
+        let mut joined: Vec<Mapping<GemHandle>> = Vec::new();
+        for Mapping { range, target } in self.mirror.iter() {
+            let target = match target {
+                Target::Null => Target::Null,
+                Target::Object { object, offset } => {
+                    let object =
+                        self.handle(object).ok_or_else(|| format!("{object:?} at {range} is closed"))?;
+                    Target::Object { object, offset }
+                }
+            };
+            match joined.last_mut() {
+                Some(last) if continues(last, &range, &target) => last.range.len += range.len,
+                _ => joined.push(Mapping { range, target }),
+            }
+        }
+        Ok(joined)
+    }
+
+    /// What makes the wanted bindings true, and takes away what is left of evicted objects.
+    fn plan(&mut self, wants: &[Want]) -> Result<Plan<BoId>, BindError> {
+        let Self { mirror, planner, .. } = self;
+        let evicted = mirror
+            .evicted()
+            .flat_map(|bo| bo.mappings())
+            .map(|mapping| Want { range: mapping.range, kind: OpKind::Null });
+        let mut has_evicted = false;
+        for want in evicted {
+            has_evicted = true;
+            planner.want(want.range, want.kind).inspect_err(|_| planner.clear())?;
+        }
         let mut freed = 0;
         // Binds come in runs of one object: look each run up once.
         let mut known = None;
@@ -305,28 +415,45 @@ impl State {
             if let OpKind::Map { object, .. } = kind
                 && known != Some(object)
             {
-                if self.objects.contains_key(&object) {
+                if mirror.bo(object).is_some_and(|bo| !bo.is_evicted()) {
                     known = Some(object);
                 } else {
                     freed += 1;
                     kind = OpKind::Null;
                 }
             }
-            self.planner.want(want.range, kind).inspect_err(|_| self.planner.clear())?;
+            planner.want(want.range, kind).inspect_err(|_| planner.clear())?;
         }
         if freed > 0 {
             tracing::warn!(
                 "vkQueueBindSparse: {freed} binds waited until their memory was freed; they bind nothing"
             );
         }
-        Ok(self.planner.plan(&self.mirror))
+        let plan = planner.plan(mirror);
+        if plan.overlapped && !has_evicted {
+            tracing::warn!("vkQueueBindSparse: ranges that nothing orders overlap; the later bind wins");
+        }
+        Ok(plan)
     }
 
-    fn apply(&mut self, ops: &[Op<BoId>]) -> Result<(), BindError> {
+    /// Puts operations into the batch, in the kernel's terms.
+    fn fill_batch(&mut self, ops: &[Op<BoId>]) -> Result<(), Errno> {
+        self.batch.clear();
+        let mut last = None;
         for op in ops {
-            self.mirror
-                .apply(op)
-                .map_err(|error| BindError::Lost(format!("the mirror refused {op:?}: {error}")))?;
+            let target = match op.kind {
+                OpKind::Map { object, offset } => {
+                    let bo = match last {
+                        Some((same, bo)) if same == object => bo,
+                        _ => self.handle(object).ok_or(Errno::BADF)?,
+                    };
+                    last = Some((object, bo));
+                    BindTarget::Map { bo, offset }
+                }
+                OpKind::Null => BindTarget::Null,
+                OpKind::Unmap => BindTarget::Unmap,
+            };
+            self.batch.push(BindOp { va: op.range.start, len: op.range.len, target });
         }
         Ok(())
     }
@@ -362,3 +489,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "address_space_tests.rs"]
+mod tests;

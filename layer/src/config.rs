@@ -18,6 +18,8 @@ pub enum Kernel {
 
 /// More than any application asks for.
 const MAX_SPARSE_QUEUES: u32 = 16;
+/// 2 to the power of this are a million updates, 40 MiB.
+const MAX_VM_LOG: u32 = 20;
 
 /// Everything that is read from the environment, once a process.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub verify: bool,
     /// How many queues the family has that the layer adds to devices whose binding it owns (`TESSERA_SPARSE_QUEUES`); 0: no family.
     pub sparse_queues: u32,
+    /// How many updates of an address space are kept for the log: 2 to the power of this (`TESSERA_VM_LOG`).
+    pub vm_log: Option<u32>,
     /// Where counters go when a device is destroyed (`TESSERA_STATS`).
     pub stats: Option<PathBuf>,
 }
@@ -100,21 +104,17 @@ impl Config {
             }
         };
         let (faults, map_nothing) = parse_faults(text("TESSERA_FAULT").as_deref().unwrap_or(""))?;
-        let sparse_queues = match text("TESSERA_SPARSE_QUEUES") {
-            None => 0,
-            Some(value) => match value.parse() {
-                Ok(queues) if queues <= MAX_SPARSE_QUEUES => queues,
-                _ => {
-                    return Err(ConfigError::Value {
-                        variable: "TESSERA_SPARSE_QUEUES",
-                        value,
-                        allowed: "0 to 16",
-                    });
-                }
-            },
+        let number = |variable, most: u32, allowed| {
+            let parse = |value: String| match value.parse() {
+                Ok(number) if number <= most => Ok(number),
+                _ => Err(ConfigError::Value { variable, value, allowed }),
+            };
+            text(variable).map(parse).transpose()
         };
+        let sparse_queues = number("TESSERA_SPARSE_QUEUES", MAX_SPARSE_QUEUES, "0 to 16")?.unwrap_or(0);
+        let vm_log = number("TESSERA_VM_LOG", MAX_VM_LOG, "0 to 20")?;
         let stats = text("TESSERA_STATS").map(PathBuf::from);
-        Ok(Self { kernel, unbound, faults, map_nothing, verify, sparse_queues, stats })
+        Ok(Self { kernel, unbound, faults, map_nothing, verify, sparse_queues, vm_log, stats })
     }
 }
 

@@ -127,7 +127,8 @@ impl Sparse {
             features,
             icd: Lavapipe::new(&instance.next, physical, load),
             node,
-            address_space: AddressSpace::new(Box::new(vm), verifier).map_err(SetupError::Vm)?,
+            address_space: AddressSpace::new(Box::new(vm), verifier, config.vm_log)
+                .map_err(SetupError::Vm)?,
             memories: Table::default(),
             buffers: Table::default(),
             images: Table::default(),
@@ -173,7 +174,7 @@ impl Sparse {
     pub fn bind_result(&self, error: &BindError) -> vk::Result {
         match error {
             BindError::OutOfMemory(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            BindError::Plan(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
+            BindError::Range(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
             BindError::Refused(_) => vk::Result::ERROR_UNKNOWN,
             BindError::Lost(_) => vk::Result::ERROR_DEVICE_LOST,
         }
@@ -194,6 +195,7 @@ impl Sparse {
         for (_, image) in self.images.take_all() {
             image.release(self);
         }
+        self.address_space.write_log();
         if let Some(path) = &d.instance.config.stats {
             self.stats.append_to(path, &self.address_space, &self.node.counters());
         }

@@ -1,6 +1,7 @@
 //! Device memory: the driver allocates it, the layer makes a buffer object of it when it is bound for the first time.
 
-use crate::address_space::BoId;
+use crate::address_space::{BindError, BoId, Object};
+use crate::chain;
 use crate::device::{Device, Sparse, on_device};
 use ash::vk;
 use core::ffi::c_void;
@@ -16,6 +17,8 @@ const PAGE: u64 = 4096;
 pub struct Memory {
     /// Bytes, as allocated.
     size: u64,
+    /// Whether it can be reached from outside of the device: exported, or imported from elsewhere.
+    external: bool,
     state: Mutex<State>,
 }
 
@@ -23,7 +26,7 @@ pub struct Memory {
 struct State {
     /// Where byte 0 is while the application has the memory mapped.
     mapped: Option<MappedAt>,
-    object: Option<(BoId, BufferObject)>,
+    object: Option<Object>,
 }
 
 #[derive(Clone, Copy)]
@@ -39,6 +42,8 @@ pub enum MemoryError {
     Map(vk::Result),
     #[error("the memory cannot be shared with other addresses: {0}")]
     Import(#[from] ImportError),
+    #[error("the address space does not take it: {0}")]
+    AddressSpace(#[from] BindError),
 }
 
 impl MemoryError {
@@ -46,13 +51,22 @@ impl MemoryError {
         match self {
             Self::Map(result) => *result,
             Self::Import(_) => vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+            Self::AddressSpace(_) => vk::Result::ERROR_UNKNOWN,
         }
     }
 }
 
 impl Memory {
-    fn new(size: u64) -> Self {
-        Self { size, state: Mutex::default() }
+    /// # Safety
+    /// `info` is valid with everything it points to.
+    unsafe fn new(info: &vk::MemoryAllocateInfo<'_>) -> Self {
+        // SAFETY: the caller's promise.
+        let external = unsafe {
+            chain::find::<vk::ExportMemoryAllocateInfo<'_>>(info.p_next).is_some()
+                || chain::find::<vk::ImportMemoryFdInfoKHR<'_>>(info.p_next).is_some()
+                || chain::find::<vk::ImportMemoryHostPointerInfoEXT<'_>>(info.p_next).is_some()
+        };
+        Self { size: info.allocation_size, external, state: Mutex::default() }
     }
 
     /// Bytes that binds can name: whole pages.
@@ -68,8 +82,8 @@ impl Memory {
         handle: vk::DeviceMemory,
     ) -> Result<BoId, MemoryError> {
         let mut state = self.state.lock();
-        if let Some((id, _)) = &state.object {
-            return Ok(*id);
+        if let Some(object) = &state.object {
+            return Ok(object.object());
         }
         // The driver maps memory as a whole, so any mapping of the application's leads to byte 0. Otherwise the layer maps for the
         // moment of the import; the lock keeps an application's vkMapMemory out meanwhile.
@@ -97,16 +111,14 @@ impl Memory {
             self.bindable(),
             kmd::panthor::mmap_offset,
         );
-        let id = sparse.address_space.add_object(handle);
-        state.object = Some((id, object));
-        Ok(id)
+        let object = sparse.address_space.add_object(object, self.external)?;
+        Ok(state.object.insert(object).object())
     }
 
-    /// Unbinds the memory wherever it is bound and drops its buffer object: before the driver reuses the pages, which it may give to
-    /// the next allocation.
+    /// Unbinds the memory wherever it is bound, and lets go of its buffer object.
     fn release(&self, sparse: &Sparse) {
-        let Some((id, _closed_at_the_end)) = self.state.lock().object.take() else { return };
-        if let Err(error) = sparse.address_space.forget_object(id) {
+        let Some(object) = self.state.lock().object.take() else { return };
+        if let Err(error) = sparse.address_space.evict(object) {
             sparse
                 .address_space
                 .lose(&format!("vkFreeMemory: memory that is bound could not be unbound: {error}"));
@@ -125,8 +137,8 @@ pub(crate) unsafe extern "system" fn allocate_memory(
         let result = unsafe { (d.next.fp_v1_0().allocate_memory)(device, info, allocator, memory) };
         if let (Some(sparse), vk::Result::SUCCESS) = (sparse, result) {
             // SAFETY: as above, and the call succeeded.
-            let (handle, size) = unsafe { (*memory, (*info).allocation_size) };
-            sparse.memories.insert(handle, Memory::new(size));
+            let (handle, record) = unsafe { (*memory, Memory::new(&*info)) };
+            sparse.memories.insert(handle, record);
         }
         result
     })

@@ -13,6 +13,8 @@ use crate::decode::Decoder;
 use crate::device::{Device, Sparse, on_device};
 use crate::semaphore::{self, Points};
 use ash::vk;
+use gpuvm::FenceSignal;
+use kmd::Errno;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ const SPARE_BUFFERS: usize = 2;
 
 /// A queue that binds.
 pub struct Queue {
+    number: u32,
     begun: vk::Semaphore,
     bound: vk::Semaphore,
     jobs: Mutex<Jobs>,
@@ -47,6 +50,8 @@ struct Jobs {
 struct Job {
     number: u64,
     wants: Vec<Want>,
+    /// Tells the objects that are named that the bind is done.
+    announced: FenceSignal,
 }
 
 /// Consecutive batches that nothing separates: waits only before the first, signals only after the last.
@@ -95,7 +100,8 @@ unsafe fn decode<'a>(
 }
 
 impl Queue {
-    pub fn new(device: &ash::Device) -> Result<Self, vk::Result> {
+    /// `number` names the queue in the log of the address space.
+    pub fn new(device: &ash::Device, number: u32) -> Result<Self, vk::Result> {
         let mut timeline = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
         let info = vk::SemaphoreCreateInfo::default().push_next(&mut timeline);
         // SAFETY: the device has timeline semaphores on.
@@ -106,6 +112,7 @@ impl Queue {
             unsafe { device.destroy_semaphore(begun, None) };
         })?;
         Ok(Self {
+            number,
             begun,
             bound,
             jobs: Mutex::default(),
@@ -143,7 +150,7 @@ impl Queue {
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
         if self.is_idle() && semaphore::reached(d, sparse, group.waits) {
-            let bound = sparse.stats.bind(|| sparse.address_space.bind(&group.wants));
+            let bound = sparse.stats.bind(|| sparse.address_space.bind(self.number, &group.wants));
             self.give_back(group.wants);
             bound.map_err(|error| {
                 tracing::error!("vkQueueBindSparse: {error}");
@@ -174,12 +181,13 @@ impl Queue {
                 .push_next(&mut second),
         ];
         self.start_worker(d)?;
+        let announced = sparse.address_space.announce(&group.wants);
         // No lock is held: the driver may wait in here for a signal that comes only after an earlier job of the worker's.
         // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
         unsafe { d.next.queue_submit(queue, &submits, fence) }?;
         let mut jobs = self.jobs.lock();
         jobs.submitted = number;
-        jobs.waiting.push_back(Job { number, wants: group.wants });
+        jobs.waiting.push_back(Job { number, wants: group.wants, announced });
         self.wake.notify_one();
         Ok(())
     }
@@ -216,11 +224,15 @@ impl Queue {
             if !self.wait_begun(d, job.number) {
                 return;
             }
-            if let Err(error) = sparse.stats.bind(|| sparse.address_space.bind(&job.wants)) {
-                // The call returned long ago: all that is left to say is that the device is lost.
-                sparse
-                    .address_space
-                    .lose(&format!("a bind that had waited for its semaphores failed: {error}"));
+            match sparse.stats.bind(|| sparse.address_space.bind(self.number, &job.wants)) {
+                Ok(()) => job.announced.signal(),
+                Err(error) => {
+                    job.announced.fail(Errno::IO.raw_os_error());
+                    // The call returned long ago: all that is left to say is that the device is lost.
+                    sparse
+                        .address_space
+                        .lose(&format!("a bind that had waited for its semaphores failed: {error}"));
+                }
             }
             self.give_back(job.wants);
             self.jobs.lock().done = job.number;
@@ -311,7 +323,8 @@ unsafe fn bind(
     fence: vk::Fence,
 ) -> Result<(), vk::Result> {
     let driver = d.added.as_ref().map_or(queue, |added| added.driver_queue(queue));
-    let record = sparse.queues.get_or_insert(driver, || Queue::new(&d.next))?;
+    let record =
+        sparse.queues.get_or_insert(driver, || Queue::new(&d.next, sparse.address_space.add_queue()))?;
     // SAFETY: the caller's promise.
     let groups = unsafe { decode(d, sparse, infos, || record.buffer()) }?;
     if let Some(added) = &d.added {

@@ -68,6 +68,7 @@ fn one(
     let mut variables: Vec<(&str, OsString)> = vec![("VK_LOADER_DEBUG", "error,warn,layer,driver".into())];
     if settings.layer() {
         variables.push(("TESSERA_LOG", arguments.log.clone().into()));
+        variables.push(("TESSERA_VM_LOG", "10".into()));
         variables.push(("TESSERA_STATS", stats.clone().into()));
     }
     let manner = Manner { settings, variables: &variables, thorough: true };
