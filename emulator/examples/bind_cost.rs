@@ -7,7 +7,7 @@ extern crate tessera_emulator as emulator;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
-use emulator::{Config, PanthorNode};
+use emulator::Config;
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
 use kmd::{BindOp, BindTarget, Node, Vm};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
@@ -50,14 +50,15 @@ fn reserve() -> u64 {
 
 fn main() {
     let (to, from) = ([shuffle(1), shuffle(2)], [shuffle(3), shuffle(4)]);
-    let node = PanthorNode::open(Config::default()).expect("a device");
+    let node = emulator::Node::panthor(Config::default()).expect("a device");
     let vm = PanthorVm::create(node.clone()).expect("a VM");
     let dynamic: std::sync::Arc<dyn Node> = node.clone();
     let options = BoOptions { flags: 0, exclusive_vm_id: Some(vm.id()) };
     let bo = create_bo(dynamic, TILES * TILE, options).expect("an object");
     let (ours, bare) = (reserve(), reserve());
     node.add_window(ours..ours + TILES * TILE).expect("a window");
-    let table_only = PanthorNode::open(Config { execute: false, ..Config::default() }).expect("a device");
+    let table_only =
+        emulator::Node::panthor(Config { execute: false, ..Config::default() }).expect("a device");
     let table_vm = PanthorVm::create(table_only.clone()).expect("a VM");
     let options = BoOptions { flags: 0, exclusive_vm_id: Some(table_vm.id()) };
     let table_bo = create_bo(table_only, TILES * TILE, options).expect("an object");

@@ -57,7 +57,7 @@ pub struct Counters {
     pub preallocated_pages: u64,
     /// Page-table entries written so far, cleared ones included.
     pub entries_written: u64,
-    /// TLB flushes so far: one an executed operation, as the real MMU would pay.
+    /// TLB flushes so far: one an executed operation on panthor, one an unmapped mapping on msm.
     pub flushes: u64,
     /// Buffer objects that exist now.
     pub live_bos: u64,
@@ -93,6 +93,7 @@ pub(crate) struct Stats {
     pub(crate) table_pages: Count,
     pub(crate) preallocated_pages: Count,
     pub(crate) entries_written: Count,
+    pub(crate) flushes: Count,
     pub(crate) live_bos: Count,
     pub(crate) map_calls: Count,
 }
@@ -107,8 +108,7 @@ impl Stats {
             table_pages: self.table_pages.get(),
             preallocated_pages: self.preallocated_pages.get(),
             entries_written: self.entries_written.get(),
-            // Every executed operation ends with one.
-            flushes: self.ops.get(),
+            flushes: self.flushes.get(),
             live_bos: self.live_bos.get(),
             map_calls: self.map_calls.get(),
         }

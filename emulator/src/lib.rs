@@ -12,10 +12,15 @@
 mod config;
 mod drm;
 mod mem;
+mod node;
 mod panthor;
+mod queue;
 mod vm;
 
 pub use config::{Config, Counters, Faults, Unbound};
 pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
-pub use panthor::{PageRun, PanthorNode};
+pub use node::{Node, PageRun};
+
+/// The name that a node had when there was panthor only.
+pub type PanthorNode = Node;

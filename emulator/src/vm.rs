@@ -125,11 +125,16 @@ pub(crate) struct AddressSpace {
 }
 
 impl AddressSpace {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
-        let table = PageTable::new();
+    /// An empty one. `blocks`: whether 2 MiB may be mapped by one entry.
+    pub(crate) fn new(device: Arc<Device>, blocks: bool) -> Self {
+        let table = PageTable::new(blocks);
         device.stats.table_pages.add(table.table_pages());
         let tree = Mutex::new(Tree { table, slots: Slots::default(), dead: false });
         Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), device, tree }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Whether an operation may touch the process's memory: it lies in registered windows, or touches none.
@@ -137,20 +142,21 @@ impl AddressSpace {
         matches!(op.action, Action::Unmap) || self.device.space.covers(op.va, op.len)
     }
 
-    /// Runs one operation. When it fails nothing has changed. `allow_map` is asked under the lock: an address space can lose the
-    /// right to map while an operation waits for its turn (`EINVAL`).
-    pub(crate) fn run(&self, op: &Operation, allow_map: impl FnOnce() -> bool) -> Result<(), Errno> {
+    /// Runs one operation. When it fails nothing has changed. `allow_map` is asked under the lock, and refuses a map with
+    /// `EINVAL`.
+    pub(crate) fn run(
+        &self,
+        op: &Operation,
+        allow_map: impl FnOnce(&PageTable) -> bool,
+    ) -> Result<(), Errno> {
         let stats = &self.device.stats;
         let mut released = Vec::new();
         let result = {
             let mut tree = self.tree.lock();
-            stats.ops.add(1);
-            if self.device.faults.op.strikes() {
-                Err(Errno::NOMEM)
-            } else if tree.dead || op.len == 0 {
+            if tree.dead || op.len == 0 {
                 // What was queued before the end still runs, in a table that nobody can see.
                 Ok(())
-            } else if !matches!(op.action, Action::Unmap) && !allow_map() {
+            } else if !matches!(op.action, Action::Unmap) && !allow_map(&tree.table) {
                 Err(Errno::INVAL)
             } else {
                 let before = (tree.table.table_pages(), tree.table.entries_written());
@@ -279,11 +285,15 @@ impl Drop for AddressSpace {
     }
 }
 
+/// Tables of three levels that a map of the range can need at most, the root left out.
+pub(crate) fn tables(va: u64, end: u64) -> u64 {
+    [1 << 39, 1 << 30, HUGE_PAGE].iter().map(|size| end.div_ceil(*size) - va / size).sum()
+}
+
 /// Page-table pages that panthor preallocates for an operation: three levels for a map, the edges of 2 MiB blocks for an unmap.
 pub(crate) fn preallocation(op: &Operation) -> u64 {
-    let tables = |size: u64| (op.va + op.len).div_ceil(size) - op.va / size;
     match op.action {
-        Action::Map { .. } | Action::MapSparse => tables(1 << 39) + tables(1 << 30) + tables(HUGE_PAGE),
+        Action::Map { .. } | Action::MapSparse => tables(op.va, op.va + op.len),
         Action::Unmap => {
             let end = op.va + op.len;
             let first = u64::from(op.va % HUGE_PAGE != 0);

@@ -223,7 +223,8 @@ impl File {
         let object = self.object(args.handle).ok_or(Errno::NOENT)?;
         let fd = match &object.backing {
             Backing::File { fd, offset: 0 } if object.attributes.exclusive.is_none() => fd,
-            // Objects of one VM are not exported; a part of somebody's file cannot be handed on as a whole dma-buf.
+            _ if object.attributes.exclusive.is_some() => return Err(self.device.driver.export_private),
+            // A part of somebody's file cannot be handed on as a whole dma-buf.
             _ => return Err(Errno::INVAL),
         };
         let cloexec = args.flags & CLOEXEC != 0;

@@ -28,6 +28,8 @@ pub(crate) struct DriverInfo {
     pub(crate) description: &'static str,
     /// Major, minor, patch level.
     pub(crate) version: (i32, i32, i32),
+    /// The answer to exporting an object that belongs to one VM.
+    pub(crate) export_private: Errno,
 }
 
 /// Faults to inject, one counter a kind.

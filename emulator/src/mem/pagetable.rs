@@ -89,6 +89,7 @@ pub(crate) struct PageTable {
     tables: Vec<Table>,
     free: Vec<u32>,
     written: u64,
+    blocks: bool,
 }
 
 /// Hears of every leaf that goes: its object's slot and its size in pages.
@@ -96,8 +97,9 @@ pub(crate) trait Released: FnMut(u32, u64) {}
 impl<F: FnMut(u32, u64)> Released for F {}
 
 impl PageTable {
-    pub(crate) fn new() -> Self {
-        let mut table = Self { tables: Vec::new(), free: Vec::new(), written: 0 };
+    /// An empty one. `blocks`: whether an entry may map 2 MiB.
+    pub(crate) fn new(blocks: bool) -> Self {
+        let mut table = Self { tables: Vec::new(), free: Vec::new(), written: 0, blocks };
         table.alloc();
         table
     }
@@ -166,7 +168,7 @@ impl PageTable {
                     self.release(old, level, released);
                     self.write(table, index, 0);
                 }
-                Some(leaf) if level == BLOCK && whole && leaf.fits_block() => {
+                Some(leaf) if level == BLOCK && whole && self.blocks && leaf.fits_block() => {
                     self.release(old, level, released);
                     self.write(table, index, leaf.entry());
                 }
@@ -263,6 +265,13 @@ impl PageTable {
         }
     }
 
+    /// Whether nothing is mapped in the range.
+    pub(crate) fn is_free(&self, va: u64, len: u64) -> bool {
+        let mut free = true;
+        self.visit(va, len, &mut |_, _, _| free = false);
+        free
+    }
+
     /// Calls `visit(va, len, leaf)` for every leaf that touches the range, in order, clipped to it.
     pub(crate) fn visit(&self, va: u64, len: u64, visit: &mut impl FnMut(u64, u64, Leaf)) {
         self.visit_table(0, 0, 0, va, va + len, visit);
@@ -340,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_64k_map_writes_16_entries() {
-        let mut table = PageTable::new();
+        let mut table = PageTable::new(true);
         table.map(0x10000, 0x10000, object(1, 0), &mut |_, _| panic!("nothing was there"));
         let before = table.entries_written();
         table.map(0x20000, 0x10000, object(1, 16), &mut |_, _| panic!("nothing was there"));
@@ -350,7 +359,7 @@ mod tests {
 
     #[test]
     fn blocks_split_and_tables_go() {
-        let mut table = PageTable::new();
+        let mut table = PageTable::new(true);
         table.map(4 * HUGE, 2 * HUGE, object(7, 512), &mut |_, _| panic!("nothing was there"));
         assert_eq!((table.table_pages(), table.entries_written()), (3, 4));
         let mut gone = Vec::new();
@@ -368,7 +377,7 @@ mod tests {
 
     #[test]
     fn misaligned_offsets_use_small_pages() {
-        let mut table = PageTable::new();
+        let mut table = PageTable::new(true);
         table.map(0, HUGE, object(0, 1), &mut |_, _| {});
         assert_eq!(table.table_pages(), 4);
         table.map(0, HUGE, Leaf::Sparse, &mut |_, _| {});
@@ -394,7 +403,7 @@ mod tests {
         fn behaves_as_an_array_of_pages(
             ops in prop::collection::vec((0u64..3000, 1u64..1500, 0u8..4, 0u32..3, 0u64..3), 1..60)
         ) {
-            let mut table = PageTable::new();
+            let mut table = PageTable::new(true);
             let mut model: BTreeMap<u64, Leaf> = BTreeMap::new();
             let mut mapped = [0u64; 3];
             for (start, count, kind, slot, offset) in ops {

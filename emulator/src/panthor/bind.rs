@@ -6,13 +6,13 @@ use std::sync::Arc;
 use kmd::uapi::panthor::*;
 use rustix::io::Errno;
 
-use super::PanthorNode;
-use super::queue::{Job, Queue};
-use super::vm::Vm;
+use super::Panthor;
+use super::vm::{BindWork, Vm};
 use crate::drm::fence::Fence;
 use crate::drm::syncobj::Syncobj;
 use crate::drm::user::User;
 use crate::mem::PAGE;
+use crate::queue::Job;
 use crate::vm::{Action, Operation, preallocation};
 
 const MAP_FLAGS: u32 = VM_BIND_OP_MAP_READONLY
@@ -57,7 +57,7 @@ fn is_signal(op: &SyncOp) -> bool {
     op.flags & SYNC_OP_SIGNAL != 0
 }
 
-impl PanthorNode {
+impl Panthor {
     pub(super) fn vm_bind(&self, args: &mut VmBind, user: &User) -> Result<(), Errno> {
         self.file.device.stats.binds.add(1);
         // Other flag bits are ignored, as in the kernel.
@@ -165,11 +165,12 @@ impl PanthorNode {
             }
             let operation = self.prepare(&vm, op)?;
             syncs.push(user.read_array::<SyncOp>(&op.syncs, size_of::<SyncOp>())?);
-            jobs.push(Job { operation, waits: Vec::new(), done: Fence::new() });
+            let work = BindWork { vm: vm.clone(), operation };
+            jobs.push(Job { work, waits: Vec::new(), done: Fence::new() });
         }
         let mut signals = self.collect_signals(&syncs)?;
         if !jobs.is_empty() {
-            Queue::start(&vm)?;
+            vm.queue.start()?;
         }
 
         let order = vm.submit.lock();
@@ -194,7 +195,7 @@ impl PanthorNode {
         // Nothing can fail from here on.
         self.file.device.stats.jobs.add(jobs.len() as u64);
         if !jobs.is_empty() {
-            Queue::push(&vm, jobs);
+            vm.queue.push(jobs);
         }
         for Signal { syncobj, point, fence } in signals.list {
             let Some(fence) = fence else { continue };

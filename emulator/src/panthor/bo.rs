@@ -5,14 +5,14 @@ use std::ffi::CString;
 use kmd::uapi::panthor::*;
 use rustix::io::Errno;
 
-use super::PanthorNode;
+use super::Panthor;
 use crate::drm::gem::Attributes;
 use crate::drm::user::User;
 
 /// Longest label, terminating NUL included.
 const LABEL_MAX: usize = 4096;
 
-impl PanthorNode {
+impl Panthor {
     pub(super) fn bo_create(&self, args: &mut BoCreate) -> Result<(), Errno> {
         const BOTH: u32 = BO_NO_MMAP | BO_WB_MMAP;
         if args.size == 0 || args.pad != 0 || args.flags & !BOTH != 0 || args.flags & BOTH == BOTH {

@@ -4,7 +4,7 @@ use kmd::uapi::panthor::*;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::PanthorNode;
+use super::Panthor;
 use crate::drm::user::{Plain, User};
 
 /// Virtual address bits, also in `mmu_features`.
@@ -72,7 +72,7 @@ fn answer<T: Plain>(args: &mut DevQuery, user: &User, min: usize, value: &T) -> 
     user.write_struct(args.pointer, args.size, min, value)
 }
 
-impl PanthorNode {
+impl Panthor {
     pub(super) fn dev_query(&self, args: &mut DevQuery, user: &User) -> Result<(), Errno> {
         match args.r#type {
             DEV_QUERY_GPU_INFO => answer(args, user, min_size!(GpuInfo, tiler_present), &GPU_INFO),

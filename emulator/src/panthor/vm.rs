@@ -7,10 +7,10 @@ use kmd::uapi::panthor::{VM_STATE_UNUSABLE, VM_STATE_USABLE, VmCreate, VmDestroy
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::PanthorNode;
-use super::queue::Queue;
+use super::Panthor;
 use crate::drm::Device;
 use crate::mem::TASK_SIZE;
+use crate::queue::{Queue, Work};
 use crate::vm::{AddressSpace, Operation};
 
 /// Virtual addresses of the GPU (`MMU_FEATURES`): 48 bits.
@@ -20,12 +20,26 @@ const MIN_KERNEL_VA: u64 = 256 << 20;
 /// VMs per open file.
 pub(super) const MAX_VMS: u32 = 32;
 
+/// A job of the bind queue: one operation, or nothing where it only synchronises.
+pub(super) struct BindWork {
+    pub(super) vm: Arc<Vm>,
+    pub(super) operation: Option<Operation>,
+}
+
+impl Work for BindWork {
+    fn run(self) {
+        if let Some(operation) = &self.operation {
+            self.vm.run_job(operation);
+        }
+    }
+}
+
 /// A VM with its bind queue.
 pub(super) struct Vm {
     pub(super) space: AddressSpace,
     /// End of the range that user space may bind.
     pub(super) user_va_range: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: Arc<Queue<BindWork>>,
     /// Held from the moment a submission looks at fences until its jobs are queued and its signals are in place.
     pub(super) submit: Mutex<()>,
     unusable: AtomicBool,
@@ -35,9 +49,9 @@ pub(super) struct Vm {
 impl Vm {
     fn new(device: Arc<Device>, user_va_range: u64) -> Arc<Self> {
         Arc::new(Self {
-            space: AddressSpace::new(device),
+            space: AddressSpace::new(device, true),
             user_va_range,
-            queue: Queue::default(),
+            queue: Queue::new(),
             submit: Mutex::new(()),
             unusable: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
@@ -54,12 +68,19 @@ impl Vm {
 
     /// Runs an operation now, in the caller's thread.
     pub(super) fn run(&self, op: &Operation) -> Result<(), Errno> {
-        self.space.run(op, || !self.is_unusable())
+        let device = self.space.device();
+        device.stats.ops.add(1);
+        // The region is locked before, and flushed after.
+        device.stats.flushes.add(1);
+        if device.faults.op.strikes() {
+            return Err(Errno::NOMEM);
+        }
+        // A VM can lose the right to map while an operation waits for its turn.
+        self.space.run(op, |_| !self.is_unusable())
     }
 
     /// Runs an operation in the queue's thread. Its failure can no longer be reported to anybody: the VM becomes unusable.
-    pub(super) fn run_job(&self, op: Option<&Operation>) {
-        let Some(op) = op else { return };
+    fn run_job(&self, op: &Operation) {
         if let Err(error) = self.run(op)
             && !self.unusable.swap(true, Ordering::AcqRel)
         {
@@ -88,7 +109,7 @@ fn user_va_range(wanted: u64) -> Result<u64, Errno> {
     Ok(FULL_VA_RANGE - kernel)
 }
 
-impl PanthorNode {
+impl Panthor {
     pub(super) fn vm(&self, id: u32) -> Option<Arc<Vm>> {
         self.vms.lock().get(id).cloned()
     }

@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use emulator::{Config, PanthorNode, Unbound};
+use emulator::{Config, Unbound};
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
 use kmd::uapi::panthor::*;
 use kmd::{BindOp, BindTarget, BufferObject, Errno, GemHandle, Node, Request, Vm};
@@ -56,7 +56,7 @@ impl Drop for Reservation {
 /// A node, a VM, and a window at `base`.
 pub(crate) struct Rig {
     pub(crate) vm: PanthorVm,
-    pub(crate) node: Arc<PanthorNode>,
+    pub(crate) node: Arc<emulator::Node>,
     pub(crate) window: Reservation,
     pub(crate) base: u64,
 }
@@ -71,7 +71,7 @@ impl Rig {
     }
 
     pub(crate) fn with(len: u64, config: Config) -> Self {
-        let node = PanthorNode::open(config).unwrap();
+        let node = emulator::Node::panthor(config).unwrap();
         let vm = PanthorVm::create(node.clone()).unwrap();
         let window = Reservation::new(len);
         node.add_window(window.range()).unwrap();

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use emulator::{Config, PanthorNode};
+use emulator::Config;
 use kmd::panthor::{BoOptions, PanthorVm, create_bo, mmap_offset};
 use kmd::uapi::drm::*;
 use kmd::uapi::panthor::*;
@@ -55,7 +55,7 @@ fn another_device_imports() {
     let rig = Rig::new(HUGE);
     let a = rig.shared_bo(2 * PAGE, 20);
     let fd = a.export().unwrap();
-    let node = PanthorNode::open(Config::default()).unwrap();
+    let node = emulator::Node::panthor(Config::default()).unwrap();
     let theirs = BufferObject::import(node.clone(), fd.as_fd(), mmap_offset).unwrap();
     let mut info = BoQueryInfo { handle: theirs.handle().0, create_flags: 9, ..Default::default() };
     assert_eq!((ioctl(&*node, &mut info), info.extra_flags, info.create_flags), (Ok(()), BO_IS_IMPORTED, 0));

@@ -1,4 +1,4 @@
-//! The bind queue of a VM: one thread that runs jobs in order, each when everything it waits for is signalled.
+//! A bind queue: one thread that runs jobs in order, each when everything it waits for is signalled.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,46 +6,51 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::vm::Vm;
 use crate::drm::fence::Fence;
-use crate::vm::Operation;
 
-/// One job: waits, does, signals.
-pub(super) struct Job {
-    /// Nothing for a job that only synchronises.
-    pub(super) operation: Option<Operation>,
-    pub(super) waits: Vec<Arc<Fence>>,
-    pub(super) done: Arc<Fence>,
+/// What a job does.
+pub(crate) trait Work: Send + 'static {
+    fn run(self);
 }
 
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
+/// One job: waits, does, signals.
+pub(crate) struct Job<W> {
+    pub(crate) work: W,
+    pub(crate) waits: Vec<Arc<Fence>>,
+    pub(crate) done: Arc<Fence>,
+}
+
+struct State<W> {
+    jobs: VecDeque<Job<W>>,
     running: bool,
     /// The thread is to end when it has nothing to do.
     closed: bool,
 }
 
 /// A bind queue.
-#[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(crate) struct Queue<W> {
+    state: Mutex<State<W>>,
     changed: Condvar,
 }
 
-impl Queue {
-    /// Starts the thread, if it does not run yet. `ENOMEM`: the system gives none.
-    pub(super) fn start(vm: &Arc<Vm>) -> Result<(), Errno> {
-        Self::ensure(vm, &mut vm.queue.state.lock())
+impl<W: Work> Queue<W> {
+    pub(crate) fn new() -> Arc<Self> {
+        let state = State { jobs: VecDeque::new(), running: false, closed: false };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    fn ensure(vm: &Arc<Vm>, state: &mut State) -> Result<(), Errno> {
+    /// Starts the thread, if it does not run yet. `ENOMEM`: the system gives none.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), Errno> {
+        self.ensure(&mut self.state.lock())
+    }
+
+    fn ensure(self: &Arc<Self>, state: &mut State<W>) -> Result<(), Errno> {
         if state.running {
             return Ok(());
         }
-        let worker = vm.clone();
+        let worker = self.clone();
         let thread = std::thread::Builder::new().name("tessera-bind".into());
-        if let Err(error) = thread.spawn(move || worker.queue.work(&worker)) {
+        if let Err(error) = thread.spawn(move || worker.work()) {
             tracing::warn!(%error, "a bind queue gets no thread");
             return Err(Errno::NOMEM);
         }
@@ -54,13 +59,13 @@ impl Queue {
     }
 
     /// Appends jobs.
-    pub(super) fn push(vm: &Arc<Vm>, jobs: Vec<Job>) {
-        let mut state = vm.queue.state.lock();
+    pub(crate) fn push(self: &Arc<Self>, jobs: impl IntoIterator<Item = Job<W>>) {
+        let mut state = self.state.lock();
         state.jobs.extend(jobs);
-        vm.queue.changed.notify_one();
-        // The thread that `start` made has ended if the VM was destroyed meanwhile.
-        if Self::ensure(vm, &mut state).is_err() {
-            // Whoever waits for these jobs must not wait for ever; a destroyed VM shows nothing of them anyway.
+        self.changed.notify_one();
+        // The thread that `start` made has ended if the queue was closed meanwhile.
+        if self.ensure(&mut state).is_err() {
+            // Whoever waits for these jobs must not wait for ever; what a closed queue binds nobody sees anyway.
             let lost = core::mem::take(&mut state.jobs);
             drop(state);
             lost.iter().for_each(|job| job.done.signal());
@@ -68,12 +73,12 @@ impl Queue {
     }
 
     /// Lets the thread end once the jobs that are there are done.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_one();
     }
 
-    fn work(&self, vm: &Vm) {
+    fn work(&self) {
         loop {
             let job = {
                 let mut state = self.state.lock();
@@ -91,7 +96,7 @@ impl Queue {
             for fence in &job.waits {
                 fence.wait();
             }
-            vm.run_job(job.operation.as_ref());
+            job.work.run();
             // The fence is signalled whether or not it went well; a failure shows in the state of the VM.
             job.done.signal();
         }

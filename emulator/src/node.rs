@@ -1,0 +1,162 @@
+//! An open file of an emulated device: what a program sees, whichever driver is behind it.
+
+use core::ffi::c_void;
+use core::ops::Range;
+use std::sync::Arc;
+
+use kmd::GemHandle;
+use kmd::uapi::COMMAND_BASE;
+use rustix::io::Errno;
+
+use crate::config::{Config, Counters};
+use crate::drm::File;
+use crate::drm::gem::Attributes;
+use crate::drm::user::{Call, User};
+use crate::mem::PAGE;
+use crate::mem::backing::Place;
+use crate::mem::host::ImportError;
+use crate::panthor::Panthor;
+use crate::vm::Run;
+
+/// A driver's part of an open file.
+pub(crate) trait Driver: Send + Sync {
+    /// The part that every driver has.
+    fn file(&self) -> &File;
+
+    /// Another open file of the same device.
+    fn open_again(&self) -> Box<dyn Driver>;
+
+    /// Performs one of the driver's own ioctls. `EINVAL`: no such command.
+    fn ioctl(&self, call: &Call, user: &User) -> Result<(), Errno>;
+
+    /// What the page table of a VM maps; `None` for an unknown one.
+    fn runs(&self, vm_id: u32) -> Option<Vec<Run>>;
+
+    /// Refuses file offsets that mean something else than an object.
+    fn check_mmap(&self, _offset: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+/// Pages of a VM that continue each other, read from its page table. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// Address of the first page.
+    pub va: u64,
+    /// Length.
+    pub len: u64,
+    /// The object and the offset in it; nothing for null mappings. Handle 0 stands for an object whose handle was closed.
+    pub bo: Option<(GemHandle, u64)>,
+}
+
+/// One open file of an emulated device, in this process.
+///
+/// The user range of its VMs is the process's own address space: what VM_BIND maps at an address can be read there. It
+/// touches only windows that were registered with [`Self::add_window`].
+pub struct Node {
+    driver: Box<dyn Driver>,
+}
+
+impl core::fmt::Debug for Node {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let name = self.driver.file().device.driver.name;
+        f.debug_struct(name).field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A new panthor device, a Mali-G610, opened.
+    pub fn panthor(config: Config) -> Result<Arc<Self>, Errno> {
+        Ok(Self::of(Box::new(Panthor::new(&config))))
+    }
+
+    /// As [`Self::panthor`].
+    pub fn open(config: Config) -> Result<Arc<Self>, Errno> {
+        Self::panthor(config)
+    }
+
+    /// Another open file of the same device: VMs and handles of its own; memory, windows, faults and counters in common.
+    pub fn open_again(&self) -> Result<Arc<Self>, Errno> {
+        Ok(Self::of(self.driver.open_again()))
+    }
+
+    fn of(driver: Box<dyn Driver>) -> Arc<Self> {
+        Arc::new(Self { driver })
+    }
+
+    /// Lets VM_BIND change what the process maps in `va` (page-aligned bytes). The memory there is the device's from now on: the
+    /// caller has reserved it, and keeps nothing of its own in it.
+    ///
+    /// `EINVAL`: not a page-aligned range of user addresses. `EEXIST`: it overlaps a window.
+    pub fn add_window(&self, va: Range<u64>) -> Result<(), Errno> {
+        self.driver.file().device.space.add_window(va)
+    }
+
+    /// Takes `va` out of the windows. On return, nothing changes that memory any more; what is mapped there stays.
+    pub fn remove_window(&self, va: Range<u64>) {
+        self.driver.file().device.space.remove_window(va);
+    }
+
+    /// A buffer object over memory of this process, which must be shared (`MAP_SHARED`): private memory cannot be mapped a
+    /// second time. The object keeps the memory alive, whatever happens to the mapping at `ptr`.
+    ///
+    /// # Safety
+    /// `len` bytes at `ptr` stay mapped as they are until this returns. Through the object they can be changed at any time
+    /// afterwards.
+    pub unsafe fn import_host(&self, ptr: *mut u8, len: u64) -> Result<GemHandle, ImportError> {
+        let file = self.driver.file();
+        let device = &file.device;
+        let backing = device.importer.import(ptr.addr() as u64, len, device.arena_file())?;
+        let object = device.adopt(len.next_multiple_of(PAGE), Attributes::default(), backing)?;
+        Ok(GemHandle(file.handle_of(object)?))
+    }
+
+    /// What the device has done so far.
+    pub fn counters(&self) -> Counters {
+        self.driver.file().device.stats.snapshot()
+    }
+
+    /// What VM `vm_id` maps, in order of address, with pages of continuing content joined. Empty for an unknown VM.
+    pub fn mappings(&self, vm_id: u32) -> Vec<PageRun> {
+        let Some(runs) = self.driver.runs(vm_id) else { return Vec::new() };
+        let handles = self.driver.file().handles.lock();
+        let handle = |object| GemHandle(handles.find(object).unwrap_or(0));
+        runs.iter()
+            .map(|run| PageRun {
+                va: run.va,
+                len: run.len,
+                bo: run.object.as_ref().map(|(object, offset)| (handle(object), *offset)),
+            })
+            .collect()
+    }
+}
+
+impl kmd::Node for Node {
+    unsafe fn ioctl(&self, request: u32, arg: *mut c_void) -> Result<(), Errno> {
+        let device = &self.driver.file().device;
+        device.stats.ioctls.add(1);
+        if device.faults.ioctl.strikes() {
+            return Err(Errno::NOMEM);
+        }
+        // SAFETY: our caller's promise.
+        let (call, user) = unsafe { (Call::new(request, arg), User::promised()) };
+        if call.magic() != b'd' {
+            return Err(Errno::NOTTY);
+        }
+        let driver = u32::from(COMMAND_BASE)..0xa0;
+        if driver.contains(&call.nr()) {
+            self.driver.ioctl(&call, &user)
+        } else {
+            self.driver.file().core_ioctl(&call, &user)
+        }
+    }
+
+    unsafe fn mmap(&self, offset: u64, len: usize) -> Result<*mut u8, Errno> {
+        self.driver.check_mmap(offset)?;
+        if len == 0 || offset % PAGE != 0 {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: a new mapping, which replaces none.
+        unsafe { self.driver.file().mmap(Place::Anywhere, offset, len as u64) }
+    }
+}
