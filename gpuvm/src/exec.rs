@@ -11,6 +11,8 @@ use crate::{Fence, Reservation, Usage};
 ///
 /// [`Exec::until_all_locked`] takes any number of locks in any order, against any number of threads that do the same.
 /// Nobody can deadlock, and nobody starves: see [`Reservation`] for what is locked, and the kernel's `ww_mutex` for how.
+/// That is so among reservations; a lock of another kind, such as the one that a [`Vm`](crate::Vm) is under, is taken
+/// before them by everybody, or after them by everybody.
 ///
 /// ```
 /// use gpuvm::{Contended, Exec, Fence, Reservation, Usage};

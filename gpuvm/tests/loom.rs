@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpuvm::{
-    Contended, Exec, Fence, FenceError, LogEntry, LogOp, LogRing, Reservation, Usage, VaRange, ZombieLink,
-    Zombies,
+    Contended, Exec, Fence, FenceError, LogEntry, LogOp, LogRing, Reservation, Target, Usage, VaRange, Vm,
+    ZombieLink, Zombies,
 };
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
@@ -125,6 +125,32 @@ fn a_slot_can_die_again_while_others_push() {
         all.extend(slab.take());
         all.sort_unstable();
         assert_eq!(all, [0, 0, 1]);
+    });
+}
+
+/// The last handle to an object goes on one thread while the VM looks for the object on another: it finds the same
+/// `vm_bo` in time, or makes a new one, and the old one is freed once.
+#[test]
+fn a_handle_goes_while_the_vm_runs() {
+    check(3, || {
+        let range = VaRange { start: 0, len: 0x1000 };
+        let mut vm = Vm::<u32>::new(range, None).unwrap();
+        let handle = vm.obtain(7);
+        let other = thread::spawn(move || drop(handle));
+        vm.sm_map(range, Target::Object { object: 7, offset: 0 }, &mut |_| {}).unwrap();
+        vm.deferred_cleanup();
+        assert_eq!(vm.bo(7).unwrap().mappings().count(), 1);
+        vm.sm_unmap(range, &mut |_| {}).unwrap();
+        let again = vm.find_bo(7);
+        vm.deferred_cleanup();
+        assert_eq!(vm.bo(7).is_some(), again.is_some());
+        drop(again);
+        other.join().unwrap();
+        assert!(vm.bo(7).is_none());
+        vm.deferred_cleanup();
+        let [a, b] = [7, 8].map(|object| vm.obtain(object));
+        assert_eq!((vm.bo(7).unwrap().references(), vm.bo(8).unwrap().references()), (1, 1));
+        drop((a, b));
     });
 }
 
