@@ -34,6 +34,7 @@ const MODULES: &[(&str, &str, &[&str])] = &[
     ("RESIDENCY_LOAD_2D", "residency.comp", &["DIM_2D", "OP_LOAD"]),
     ("RESIDENCY_LOAD_ARRAY", "residency.comp", &["DIM_ARRAY", "OP_LOAD"]),
     ("RESIDENCY_LOAD_3D", "residency.comp", &["DIM_3D", "OP_LOAD"]),
+    ("RESIDENCY_COMPARE_2D", "residency.comp", &["DIM_2D", "OP_COMPARE"]),
 ];
 
 fn main() {

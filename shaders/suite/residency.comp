@@ -1,5 +1,5 @@
 // Reads every texel of one level of an R32_UINT image with a sparse instruction: result[2i] is 1 where the residency
-// code says resident, result[2i+1] the texel.
+// code says resident, result[2i+1] the texel; of a depth image, whether 0.5 is less or equal.
 #version 460
 #extension GL_ARB_sparse_texture2 : require
 layout(local_size_x = 8, local_size_y = 8) in;
@@ -16,6 +16,8 @@ layout(set = 0, binding = 1, r32ui) readonly uniform uimage2DArray source;
 #else
 layout(set = 0, binding = 1, r32ui) readonly uniform uimage2D source;
 #endif
+#elif defined(OP_COMPARE)
+layout(set = 0, binding = 1) uniform sampler2DShadow source;
 #else
 #if defined(DIM_3D)
 layout(set = 0, binding = 1) uniform usampler3D source;
@@ -47,6 +49,10 @@ void main() {
     int code = sparseTexelFetchARB(source, at, push.extent.w, texel);
 #elif defined(OP_SAMPLE)
     int code = sparseTextureLodARB(source, where, float(push.extent.w), texel);
+#elif defined(OP_COMPARE)
+    float passes = 0.0;
+    int code = sparseTextureLodARB(source, vec3(where, 0.5), float(push.extent.w), passes);
+    texel.x = uint(passes);
 #else
     int code = sparseImageLoadARB(source, at, texel);
 #endif
