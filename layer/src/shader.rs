@@ -276,3 +276,62 @@ pub(crate) unsafe extern "system" fn create_shaders_ext(
         unsafe { next(device, count, edited.as_ptr(), allocator, shaders) }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spirv::tests::{right_module, wrong_module};
+
+    /// The code that a stage brings along, and the subgroup size that is chained behind it.
+    fn inline(stage: &vk::PipelineShaderStageCreateInfo<'_>) -> (Vec<u32>, Option<u32>) {
+        // SAFETY: the chains of these tests are alive.
+        unsafe {
+            let module = chain::find::<vk::ShaderModuleCreateInfo<'_>>(stage.p_next).unwrap();
+            let size = chain::find::<vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo<'_>>(stage.p_next);
+            let code = slice(module.p_code, (module.code_size / 4) as u32).to_vec();
+            (code, size.map(|size| size.required_subgroup_size))
+        }
+    }
+
+    #[test]
+    fn modules_in_stages_are_replaced_in_a_copy() {
+        let (wrong, right) = (wrong_module(), right_module());
+        let mut size = vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo {
+            required_subgroup_size: 8,
+            ..Default::default()
+        };
+        let mut wrong_info = vk::ShaderModuleCreateInfo::default().code(&wrong);
+        let mut right_info = vk::ShaderModuleCreateInfo::default().code(&right);
+        let stages = [
+            vk::PipelineShaderStageCreateInfo::default().push_next(&mut right_info),
+            vk::PipelineShaderStageCreateInfo::default().push_next(&mut size).push_next(&mut wrong_info),
+        ];
+        let graphics = [
+            vk::GraphicsPipelineCreateInfo::default().stages(&stages[..1]),
+            vk::GraphicsPipelineCreateInfo::default().stages(&stages),
+        ];
+        // SAFETY: everything is alive.
+        let edited = unsafe { Edited::new("test", &graphics) }.unwrap();
+        assert_eq!(edited.infos[0].p_stages, graphics[0].p_stages);
+        // SAFETY: as above.
+        let replaced = unsafe { Pipeline::stages(&edited.infos[1]) };
+        assert_eq!(inline(&replaced[0]), (right.clone(), None));
+        assert_eq!(inline(&replaced[1]), (spirv::edit(&wrong).unwrap().code, Some(8)));
+        assert_eq!(inline(&stages[1]), (wrong.clone(), Some(8)));
+
+        let compute = [vk::ComputePipelineCreateInfo::default().stage(stages[1])];
+        // SAFETY: as above.
+        let edited = unsafe { Edited::new("test", &compute) }.unwrap();
+        assert_eq!(inline(&edited.infos[0].stage).0, spirv::edit(&wrong).unwrap().code);
+    }
+
+    #[test]
+    fn pipelines_that_need_no_edit_are_not_copied() {
+        let right = right_module();
+        let mut info = vk::ShaderModuleCreateInfo::default().code(&right);
+        let stage = vk::PipelineShaderStageCreateInfo::default().push_next(&mut info);
+        let pipelines = [vk::ComputePipelineCreateInfo::default().stage(stage)];
+        // SAFETY: everything is alive.
+        assert!(unsafe { Edited::new("test", &pipelines) }.is_none());
+    }
+}

@@ -280,4 +280,4 @@ pub fn edit(code: &[u32]) -> Option<Edited> {
 
 #[cfg(test)]
 #[path = "spirv_tests.rs"]
-mod tests;
+pub(crate) mod tests;

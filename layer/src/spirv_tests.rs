@@ -58,6 +58,16 @@ fn reader(capability: u32, dimension: u32, read: u16) -> Vec<u32> {
     ])
 }
 
+/// A module that [`edit`] replaces.
+pub(crate) fn wrong_module() -> Vec<u32> {
+    reader(CAPABILITY_SPARSE_RESIDENCY, DIM_BUFFER, OP_IMAGE_SPARSE_FETCH)
+}
+
+/// A module that it leaves alone.
+pub(crate) fn right_module() -> Vec<u32> {
+    reader(CAPABILITY_SPARSE_RESIDENCY, DIM_2D, OP_IMAGE_SPARSE_FETCH)
+}
+
 fn all(code: &[u32], opcode: u16) -> Vec<&[u32]> {
     instructions(code).filter(|found| found.opcode() == opcode).map(Instruction::operands).collect()
 }
