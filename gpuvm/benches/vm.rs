@@ -1,5 +1,6 @@
-//! Time a mapping of the mirror. Every figure is for the whole pattern, from an empty VM to the last mapping; divide by
-//! the number of elements, or read the throughput.
+//! Time a mapping of the VM, everything included: tree, vm_bo, lists, allocation, and in rebind the clean-up. Every
+//! figure is for the whole pattern, from an empty VM to the last mapping; divide by the number of elements, or read
+//! the throughput.
 
 use std::hint::black_box;
 use std::time::Duration;

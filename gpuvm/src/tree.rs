@@ -66,14 +66,25 @@ pub(crate) struct Tree<V> {
     first: u32,
     height: usize,
     len: usize,
+    /// Where the last change was: the leaf, and the index behind it.
     hint: Home,
+    near: usize,
 }
 
 impl<V: Copy + Default> Tree<V> {
     pub(crate) fn new() -> Self {
         let mut leaves = Arena::new();
         let root = leaves.insert(Leaf::new());
-        Self { leaves, inners: Arena::new(), root, first: root, height: 0, len: 0, hint: Home::NOWHERE }
+        Self {
+            leaves,
+            inners: Arena::new(),
+            root,
+            first: root,
+            height: 0,
+            len: 0,
+            hint: Home::NOWHERE,
+            near: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -134,7 +145,15 @@ impl<V: Copy + Default> Tree<V> {
     /// Where `key` (below `u64::MAX`) is or would be.
     pub(crate) fn seek(&self, key: u64) -> Seat {
         let home = self.home(key);
-        Seat { home, index: self.leaves[home.leaf].keys.below(key) }
+        let leaf = &self.leaves[home.leaf];
+        // What comes next is often the same again, or right behind it.
+        if let Some(last) = self.near.checked_sub(1)
+            && leaf.key(last) <= key
+            && key <= leaf.key(self.near)
+        {
+            return Seat { home, index: last + usize::from(leaf.key(last) < key) };
+        }
+        Seat { home, index: leaf.keys.below(key) }
     }
 
     /// The last entry before `seat`, or the first entry of all where there is none.
@@ -204,6 +223,21 @@ impl<V: Copy + Default> Tree<V> {
         (&self.leaves[seat.home.leaf], seat.index)
     }
 
+    /// Whether an entry at `seat` fits into the leaf, and no key up to `end` follows it.
+    #[inline]
+    pub(crate) fn has_room(&self, seat: Seat, end: u64) -> bool {
+        let leaf = &self.leaves[seat.home.leaf];
+        !leaf.is_full() && end <= leaf.key(seat.index).min(seat.home.high)
+    }
+
+    /// Adds an entry at `seat`, which [`Tree::has_room`].
+    #[inline]
+    pub(crate) fn insert_at(&mut self, seat: Seat, key: u64, value: V) {
+        self.leaves[seat.home.leaf].insert(seat.index, key, value);
+        self.len += 1;
+        (self.hint, self.near) = (seat.home, seat.index + 1);
+    }
+
     /// The place of a seat, if there is an entry at or behind it in the same leaf.
     pub(crate) fn at(&self, seat: Seat) -> Cursor {
         Cursor { leaf: seat.home.leaf, index: seat.index }
@@ -218,7 +252,7 @@ impl<V: Copy + Default> Tree<V> {
         if fits && new.last().is_none_or(|&(key, _)| key < home.high) {
             leaf.splice(index, gone, new);
             self.len = self.len - gone + new.len();
-            self.hint = home;
+            (self.hint, self.near) = (home, index + new.len());
             if gone > new.len() {
                 self.shrunk(home.leaf, from);
             }
@@ -303,7 +337,7 @@ impl<V: Copy + Default> Tree<V> {
         }
         self.leaves[id].insert(index, key, value);
         self.len += 1;
-        self.hint = self.descend(key);
+        (self.hint, self.near) = (self.descend(key), index + 1);
     }
 
     /// Adds a node to the right of the child that `path` leads to, splitting inner nodes upwards as needed.

@@ -260,11 +260,20 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         let seat = self.tree.seek(range.start);
         let (leaf, index) = self.tree.leaf_at(seat);
         match target {
+            // The short ways: exactly one mapping gives way, or none.
             Some(target) if leaf.key(index) == range.start && leaf.value(index).end == range.end() => {
                 let old = leaf.value(index).at(range.start, self.bos.objects());
                 step(Step::Unmap(Unmapped { mapping: old, keep: in_line(&old, range.start, target) }));
                 step(Step::Map(Mapping { range, target }));
                 self.exchange(seat, target);
+            }
+            Some(target)
+                if index > 0
+                    && leaf.value(index - 1).end <= range.start
+                    && self.tree.has_room(seat, range.end()) =>
+            {
+                step(Step::Map(Mapping { range, target }));
+                self.fill(seat, range, target);
             }
             _ => {
                 let edit = walk(self.tree(), seat, range, target, &mut step);
@@ -296,15 +305,25 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// Lets the one mapping at `seat` show something else.
     #[inline]
     fn exchange(&mut self, seat: Seat, target: Target<O>) {
-        let cursor = self.tree.at(seat);
         let (bo, offset) = self.resolve(target);
-        let (start, old) = self.tree.entry_mut(cursor);
+        let (start, old) = self.tree.entry_mut(self.tree.at(seat));
+        let from = core::mem::replace(&mut old.bo, bo);
         old.offset = offset;
-        // First link, then unlink: the object may be the same one.
-        let link = self.links.link(start, bo, &mut self.bos);
-        let (old_link, old_bo) =
-            (core::mem::replace(&mut old.link, link), core::mem::replace(&mut old.bo, bo));
-        self.links.unlink(old_link, old_bo, D::DEFER_MAPPINGS, &mut self.bos);
+        if D::DEFER_MAPPINGS {
+            let link = self.links.link(start, bo, &mut self.bos);
+            let gone = core::mem::replace(&mut old.link, link);
+            self.links.unlink(gone, from, true, &mut self.bos);
+        } else {
+            self.links.relink(old.link, from, bo, &mut self.bos);
+        }
+    }
+
+    /// Maps where nothing is, at a seat that has room.
+    #[inline]
+    fn fill(&mut self, seat: Seat, range: VaRange, target: Target<O>) {
+        let (bo, offset) = self.resolve(target);
+        let link = self.links.link(range.start, bo, &mut self.bos);
+        self.tree.insert_at(seat, range.start, Body { end: range.end(), offset, bo, link });
     }
 
     /// Makes the change that [`walk`] has found. First link, then unlink: the objects may be the same ones.

@@ -6,7 +6,6 @@ use core::mem::size_of;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use rustc_hash::FxBuildHasher;
 
 use crate::Reservation;
@@ -87,6 +86,14 @@ pub struct VmBoAlloc<O, B> {
     _claim: Claim,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Has references, or is a zombie by now.
+    Used,
+    /// Is what the object's next `vm_bo` will be, unless another object takes it before.
+    Free,
+}
+
 /// A place of the slab.
 #[derive(Debug)]
 pub(crate) struct Slot<O, B> {
@@ -94,8 +101,13 @@ pub(crate) struct Slot<O, B> {
     pub(crate) first: u32,
     /// Number of mappings that hold a reference.
     pub(crate) mappings: u32,
-    /// The next in the list of the dead or of the free.
-    next: u32,
+    state: State,
+    /// The next in the list of the dead.
+    next_dead: u32,
+    /// The next in the list of the free. One that came back to life for its old object stays in the list until it
+    /// is taken from there.
+    next_free: u32,
+    in_free: bool,
     /// Places in the lists of external and of evicted objects.
     external: u32,
     evicted: u32,
@@ -112,6 +124,11 @@ impl<O> fmt::Debug for Shared<O> {
 }
 
 impl<O, B> Slot<O, B> {
+    /// Takes a reference if there is a handle that has one.
+    fn try_get(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.try_get())
+    }
+
     /// Whether the last reference is gone: `drm_gpuvm_bo_is_zombie()`.
     fn is_zombie(&self) -> bool {
         self.mappings == 0
@@ -127,6 +144,8 @@ pub(crate) struct Bos<O, B> {
     slots: Vec<Slot<O, B>>,
     /// From the object to its slot.
     table: HashTable<u32>,
+    /// The slot that was wanted last.
+    last: u32,
     free: u32,
     /// What died under the VM's lock; what dies elsewhere is on `zombies`.
     dead: u32,
@@ -145,6 +164,7 @@ impl<O: Copy + Eq, B> Bos<O, B> {
             objects: Vec::new(),
             slots: Vec::new(),
             table: HashTable::new(),
+            last: NONE,
             free: NONE,
             dead: NONE,
             zombies: Arc::new(Zombies::new()),
@@ -217,6 +237,7 @@ impl<O: Copy + Eq, B> Bos<O, B> {
 
 /// Puts a slot on a list or takes it off; `place` is where the slot notes its place in the list. Taking off never
 /// allocates, and putting on does not for what is off again by then.
+#[inline]
 fn set_listed<O, B>(
     slots: &mut [Slot<O, B>],
     list: &mut Vec<u32>,
@@ -241,24 +262,31 @@ fn set_listed<O, B>(
 }
 
 impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
+    /// The place of an object: its `vm_bo`, its latest zombie, or a free slot that it had.
+    #[inline]
+    fn place(&self, object: O) -> Option<u32> {
+        self.table.find(hash(object), |&index| self.object(index) == object).copied()
+    }
+
     /// The live `vm_bo` of an object: `drm_gpuvm_bo_find()`, without taking a reference.
     pub(crate) fn find(&self, object: O) -> Option<u32> {
-        let index = *self.table.find(hash(object), |&index| self.object(index) == object)?;
-        (!self.slot(index).is_zombie()).then_some(index)
+        self.place(object).filter(|&index| !self.slot(index).is_zombie())
     }
 
     /// The `vm_bo` of an object, made where there is none, for a mapping that comes to it at once.
     #[inline]
     pub(crate) fn obtain(&mut self, object: O) -> u32 {
-        let hash = hash(object);
-        if let Some(&index) = self.table.find(hash, |&index| self.object(index) == object) {
-            let slot = self.slot(index);
-            // The first mapping takes the reference that all mappings share.
-            if slot.mappings > 0 || slot.shared.as_ref().is_some_and(|shared| shared.try_get()) {
-                return index;
-            }
+        let last = self.last as usize;
+        if self.objects.get(last) == Some(&object) && self.slots[last].mappings > 0 {
+            return self.last;
         }
-        self.create(hash, object, B::default())
+        let index = self.place(object);
+        self.last = match index {
+            // The first mapping takes the reference that all mappings share.
+            Some(index) if self.slot(index).mappings > 0 || self.slot(index).try_get() => index,
+            _ => self.create(index, object, B::default()),
+        };
+        self.last
     }
 
     /// A handle to the `vm_bo` of an object: `drm_gpuvm_bo_obtain_locked()`.
@@ -272,7 +300,7 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
 
     /// A handle to the `vm_bo` of an object, if there is one: `drm_gpuvm_bo_find()`.
     pub(crate) fn find_handle(&mut self, object: O) -> Option<VmBo<O>> {
-        let index = *self.table.find(hash(object), |&index| self.object(index) == object)?;
+        let index = self.find(object)?;
         if let Some(shared) = &self.slot(index).shared {
             return shared.try_get().then(|| VmBo { shared: Arc::clone(shared) });
         }
@@ -292,9 +320,7 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
     /// `drm_gpuvm_bo_obtain_prealloc()`; gives back what was not needed.
     pub(crate) fn obtain_prealloc(&mut self, alloc: VmBoAlloc<O, B>) -> VmBo<O> {
         let object = alloc.shared.object;
-        let known = self.table.find(hash(object), |&index| self.object(index) == object).copied();
-        let live = known.filter(|&index| !self.slot(index).is_zombie());
-        if let Some(index) = live {
+        if let Some(index) = self.find(object) {
             // Without handles so far: the mappings' reference and ours.
             if self.slot(index).shared.is_none() {
                 let mut shared = alloc.shared;
@@ -323,43 +349,72 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
     /// A new `vm_bo` with one reference, the returned one.
     fn adopt(&mut self, shared: Arc<Shared<O>>, data: B) -> VmBo<O> {
         let object = shared.object;
-        let index = self.create(hash(object), object, data);
+        let index = self.create(self.place(object), object, data);
         let mut shared = shared;
         Arc::get_mut(&mut shared).expect("nobody else has it yet").index = index;
         self.slot_mut(index).shared = Some(Arc::clone(&shared));
         VmBo { shared }
     }
 
-    /// A new `vm_bo`, which takes the place of a zombie in the table.
-    fn create(&mut self, hash: u64, object: O, data: B) -> u32 {
-        let slot = Slot {
+    /// A new `vm_bo` of an object; `place` is what the object has so far.
+    fn create(&mut self, place: Option<u32>, object: O, data: B) -> u32 {
+        let index = match place {
+            Some(index) if self.slot(index).state == State::Free => index,
+            zombie => {
+                let index = self.take_free();
+                self.enter(zombie, object, index);
+                index
+            }
+        };
+        let slot = self.slot_mut(index);
+        slot.state = State::Used;
+        slot.data = data;
+        index
+    }
+
+    /// A slot without an object.
+    fn take_free(&mut self) -> u32 {
+        while self.free != NONE {
+            let index = self.free;
+            let slot = self.slot_mut(index);
+            slot.in_free = false;
+            let (next, state) = (slot.next_free, slot.state);
+            self.free = next;
+            if state == State::Free {
+                if let Ok(entry) = self.table.find_entry(hash(self.object(index)), |&other| other == index) {
+                    entry.remove();
+                }
+                return index;
+            }
+        }
+        self.slots.push(Slot {
             first: NONE,
             mappings: 0,
-            next: NONE,
+            state: State::Free,
+            next_dead: NONE,
+            next_free: NONE,
+            in_free: false,
             external: NONE,
             evicted: NONE,
             shared: None,
             reservation: None,
-            data,
-        };
-        let index = self.free;
-        let index = if index == NONE {
-            self.objects.push(object);
-            self.slots.push(slot);
-            (self.slots.len() - 1) as u32
-        } else {
-            self.free = self.slot(index).next;
-            self.objects[index as usize] = object;
-            *self.slot_mut(index) = slot;
-            index
-        };
-        let objects = &self.objects;
-        let object_of = |index: u32| objects[index as usize];
-        match self.table.entry(hash, |&i| object_of(i) == object, |&i| self::hash(object_of(i))) {
-            Entry::Occupied(mut zombie) => *zombie.get_mut() = index,
-            Entry::Vacant(place) => drop(place.insert(index)),
+            data: B::default(),
+        });
+        (self.slots.len() - 1) as u32
+    }
+
+    /// Makes `index` the place of an object, in that of its zombie if it has one.
+    fn enter(&mut self, zombie: Option<u32>, object: O, index: u32) {
+        match self.objects.get_mut(index as usize) {
+            Some(old) => *old = object,
+            None => self.objects.push(object),
         }
-        index
+        let hash = hash(object);
+        let objects = &self.objects;
+        match zombie.and_then(|zombie| self.table.find_mut(hash, |&other| other == zombie)) {
+            Some(entry) => *entry = index,
+            None => drop(self.table.insert_unique(hash, index, |&i| self::hash(objects[i as usize]))),
+        }
     }
 
     /// A mapping has gone: drops its reference. `drm_gpuvm_bo_put_deferred()`.
@@ -368,20 +423,17 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
         let slot = self.slot_mut(index);
         slot.mappings -= 1;
         if slot.mappings == 0 && slot.shared.as_ref().is_none_or(|shared| shared.put()) {
-            self.bury(index);
-            let dead = self.dead;
-            self.slot_mut(index).next = dead;
+            self.slot_mut(index).next_dead = self.dead;
             self.dead = index;
+            self.unlist(index);
         }
     }
 
-    /// Takes a zombie off all lists: `drm_gpuvm_bo_into_zombie()`.
-    fn bury(&mut self, index: u32) {
+    /// Takes a zombie off the lists: `drm_gpuvm_bo_into_zombie()`.
+    #[inline]
+    fn unlist(&mut self, index: u32) {
         self.set_external(index, false);
         self.set_evicted(index, false);
-        if let Ok(entry) = self.table.find_entry(hash(self.object(index)), |&other| other == index) {
-            entry.remove();
-        }
     }
 
     /// Whether [`Bos::clean_up`] has something to do.
@@ -394,7 +446,7 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
     pub(crate) fn clean_up(&mut self) {
         let mut index = core::mem::replace(&mut self.dead, NONE);
         while index != NONE {
-            let next = self.slot(index).next;
+            let next = self.slot(index).next_dead;
             self.free(index);
             index = next;
         }
@@ -406,7 +458,7 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
             let slots = &self.slots;
             let link = |index: u32| &slots[index as usize].shared.as_ref().expect("it died in a handle").link;
             let Some(index) = taken.next(link) else { break };
-            self.bury(index);
+            self.unlist(index);
             self.free(index);
         }
     }
@@ -415,11 +467,14 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
     fn free(&mut self, index: u32) {
         let free = self.free;
         let slot = self.slot_mut(index);
+        slot.state = State::Free;
         slot.data = B::default();
         slot.shared = None;
         slot.reservation = None;
-        slot.next = free;
-        self.free = index;
+        if !slot.in_free {
+            (slot.in_free, slot.next_free) = (true, free);
+            self.free = index;
+        }
     }
 
     /// Empties all lists of mappings, for them to be made anew.

@@ -93,6 +93,53 @@ impl<V: Default> Links<V> {
         index
     }
 
+    /// The mapping at a link comes to show another object: [`Links::link`] and then [`Links::unlink`] without a link
+    /// more. Its data is new.
+    #[inline]
+    pub(crate) fn relink<O, B>(&mut self, link: u32, from: u32, to: u32, bos: &mut Bos<O, B>)
+    where
+        O: Copy + Eq + Hash,
+        B: Default,
+    {
+        if size_of::<V>() > 0 {
+            self.data[link as usize] = V::default();
+        }
+        if from == to {
+            return;
+        }
+        self.take_out(link, from, bos);
+        let mut next = NONE;
+        if to != NONE {
+            let slot = bos.slot_mut(to);
+            slot.mappings += 1;
+            next = core::mem::replace(&mut slot.first, link);
+            if next != NONE {
+                self.at(next).prev = link;
+            }
+        }
+        let link = self.at(link);
+        (link.prev, link.next) = (NONE, next);
+        if from != NONE {
+            bos.put(from);
+        }
+    }
+
+    /// Takes a link out of the list of `bo`.
+    #[inline]
+    fn take_out<O: Copy + Eq, B>(&mut self, link: u32, bo: u32, bos: &mut Bos<O, B>) {
+        let Link { prev, next, .. } = self.links[link as usize];
+        if bo != NONE {
+            if next != NONE {
+                self.at(next).prev = prev;
+            }
+            if prev == NONE {
+                bos.slot_mut(bo).first = next;
+            } else {
+                self.at(prev).next = next;
+            }
+        }
+    }
+
     /// By an eighth, where `Vec` would double: there is one link a mapping, and the allocator moves pages, not bytes.
     #[cold]
     fn grow(&mut self) {
@@ -109,17 +156,7 @@ impl<V: Default> Links<V> {
         O: Copy + Eq + Hash,
         B: Default,
     {
-        let Link { prev, next, .. } = self.links[link as usize];
-        if bo != NONE {
-            if next != NONE {
-                self.at(next).prev = prev;
-            }
-            if prev == NONE {
-                bos.slot_mut(bo).first = next;
-            } else {
-                self.at(prev).next = next;
-            }
-        }
+        self.take_out(link, bo, bos);
         if defer {
             *self.at(link) = Link { start: u64::from(bo), prev: NONE, next: self.gone };
             self.gone = link;
