@@ -155,14 +155,13 @@ impl Vm for MsmVm {
         {
             return Err(Refused { applied: 0, errno });
         }
-        if let Some(errno) = refused {
-            return Err(Refused { applied: queued, errno });
-        }
-        // A job's fence is signalled whether or not the job went well.
-        match self.is_usable() {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Refused { applied: 0, errno: Errno::PIPE }),
-            Err(errno) => Err(Refused { applied: 0, errno }),
+        // A job's fence is signalled whether or not the job went well; and jobs that have not run when the VM is given up map
+        // nothing.
+        match (self.is_usable(), refused) {
+            (Ok(true), None) => Ok(()),
+            (Ok(true), Some(errno)) => Err(Refused { applied: queued, errno }),
+            (Ok(false), refused) => Err(Refused { applied: 0, errno: refused.unwrap_or(Errno::PIPE) }),
+            (Err(errno), refused) => Err(Refused { applied: 0, errno: refused.unwrap_or(errno) }),
         }
     }
 

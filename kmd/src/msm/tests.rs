@@ -176,9 +176,17 @@ fn failures_are_told_as_they_are() {
     expect_bind(&fake, 512, Ok(()));
     expect_bind(&fake, 88, Err(Errno::NOMEM));
     expect_wait(&fake);
+    expect_probe(&fake, Errno::NOENT);
     assert_eq!(vm.bind(&ops), Err(Refused { applied: 512, errno: Errno::NOMEM }));
-    // The first one was: there is nothing to wait for.
+    // It was refused half way: nobody knows what the first one did.
+    expect_bind(&fake, 512, Ok(()));
+    expect_bind(&fake, 88, Err(Errno::NOMEM));
+    expect_wait(&fake);
+    expect_probe(&fake, Errno::PIPE);
+    assert_eq!(vm.bind(&ops), Err(Refused { applied: 0, errno: Errno::NOMEM }));
+    // The first one was refused: there is nothing to wait for.
     expect_bind(&fake, 512, Err(Errno::INVAL));
+    expect_probe(&fake, Errno::NOENT);
     assert_eq!(vm.bind(&ops), Err(Refused { applied: 0, errno: Errno::INVAL }));
     // A job failed.
     expect_bind(&fake, 1, Ok(()));
