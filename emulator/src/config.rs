@@ -17,7 +17,8 @@ pub enum Unbound {
 pub struct Faults {
     /// The n-th allocation fails with `ENOMEM`: object backing, VM, syncobj, preparation of a VM_BIND operation.
     pub alloc: Option<u64>,
-    /// The n-th executed MAP or UNMAP fails with `ENOMEM` when it runs.
+    /// The n-th executed MAP or UNMAP fails with `ENOMEM` when it runs. On msm these are the steps through the page table that
+    /// operations come to, and whichever fails makes the VM unusable.
     pub op: Option<u64>,
     /// The n-th ioctl fails with `ENOMEM` before it does anything.
     pub ioctl: Option<u64>,
@@ -55,6 +56,8 @@ pub struct Counters {
     pub table_pages: u64,
     /// Page-table pages that the kernel would have preallocated for the operations so far.
     pub preallocated_pages: u64,
+    /// VM_BIND ioctls that had to wait because too many preallocated pages were in flight (msm).
+    pub throttled: u64,
     /// Page-table entries written so far, cleared ones included.
     pub entries_written: u64,
     /// TLB flushes so far: one an executed operation on panthor, one an unmapped mapping on msm.
@@ -92,6 +95,7 @@ pub(crate) struct Stats {
     pub(crate) jobs: Count,
     pub(crate) table_pages: Count,
     pub(crate) preallocated_pages: Count,
+    pub(crate) throttled: Count,
     pub(crate) entries_written: Count,
     pub(crate) flushes: Count,
     pub(crate) live_bos: Count,
@@ -107,6 +111,7 @@ impl Stats {
             jobs: self.jobs.get(),
             table_pages: self.table_pages.get(),
             preallocated_pages: self.preallocated_pages.get(),
+            throttled: self.throttled.get(),
             entries_written: self.entries_written.get(),
             flushes: self.flushes.get(),
             live_bos: self.live_bos.get(),

@@ -15,6 +15,7 @@ use crate::drm::user::{Call, User};
 use crate::mem::PAGE;
 use crate::mem::backing::Place;
 use crate::mem::host::ImportError;
+use crate::msm::{Gpu, Msm};
 use crate::panthor::Panthor;
 use crate::vm::Run;
 
@@ -68,6 +69,11 @@ impl Node {
     /// A new panthor device, a Mali-G610, opened.
     pub fn panthor(config: Config) -> Result<Arc<Self>, Errno> {
         Ok(Self::of(Box::new(Panthor::new(&config))))
+    }
+
+    /// A new msm device with this GPU, opened. Its files have one VM each, number 1.
+    pub fn msm(gpu: Gpu, config: Config) -> Result<Arc<Self>, Errno> {
+        Ok(Self::of(Box::new(Msm::new(gpu, &config))))
     }
 
     /// As [`Self::panthor`].

@@ -40,6 +40,8 @@ pub(crate) struct Object {
     pub(crate) fake_offset: u64,
     /// A name for debugging.
     pub(crate) label: Mutex<Option<CString>>,
+    /// What its maker tells those who import it.
+    pub(crate) metadata: Mutex<Vec<u8>>,
     device: Weak<Device>,
 }
 
@@ -128,8 +130,16 @@ impl Device {
         let id = objects.next;
         objects.next += 1;
         let device = Arc::downgrade(self);
-        let object =
-            Arc::new(Object { id, size, attributes, backing, fake_offset, label: Mutex::default(), device });
+        let object = Arc::new(Object {
+            id,
+            size,
+            attributes,
+            backing,
+            fake_offset,
+            label: Mutex::default(),
+            metadata: Mutex::default(),
+            device,
+        });
         objects.by_offset.insert(fake_offset, Arc::downgrade(&object));
         if let Some(file) = file {
             objects.by_file.entry(file).or_insert_with(|| Arc::downgrade(&object));

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use kmd::Request;
-use kmd::uapi::{drm, panthor};
+use kmd::uapi::{drm, msm, panthor};
 use rustix::io::Errno;
 
 use crate::mem::TASK_SIZE;
@@ -26,6 +26,9 @@ plain! {
     drm::SyncobjCreate, drm::SyncobjDestroy, drm::SyncobjHandleToFd, drm::SyncobjFdToHandle, drm::SyncobjWait,
     drm::SyncobjReset, drm::SyncobjSignal, drm::SyncobjTimelineWait, drm::SyncobjQuery, drm::SyncobjTransfer,
     drm::SyncobjTimelineSignal, drm::SyncobjEventfd,
+    msm::GetParam, msm::SetParam, msm::GemNew, msm::GemInfo, msm::GemCpuPrep, msm::GemCpuFini, msm::GemMadvise,
+    msm::Syncobj, msm::VmBind, msm::VmBindOp, msm::WaitFence, msm::SubmitqueueNew, msm::SubmitqueueClose,
+    msm::SubmitqueueQuery,
     panthor::DevQuery, panthor::GpuInfo, panthor::CsifInfo, panthor::TimestampInfo, panthor::MmuInfo,
     panthor::GroupPrioritiesInfo, panthor::VmCreate, panthor::VmDestroy, panthor::VmBind, panthor::VmBindOp,
     panthor::SyncOp, panthor::VmGetState, panthor::BoCreate, panthor::BoMmapOffset, panthor::BoSetLabel,

@@ -2,6 +2,8 @@
 
 extern crate tessera_emulator as emulator;
 
+#[path = "../common/mod.rs"]
+mod common;
 mod errors;
 mod host;
 mod limits;

@@ -1,0 +1,195 @@
+//! Jobs that wait and run later, in several queues, while the tree is ahead of them.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use emulator::{Config, Faults, Gpu, SwFence};
+use kmd::syncobj::{Wait, Waited};
+use kmd::uapi::msm::{Syncobj as Sync, *};
+use kmd::{BindOp, BindTarget, Errno, Refused, Syncobj, Vm};
+
+use crate::rig::*;
+
+const LEN: u64 = 4 << 20;
+const SOON: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(30);
+
+fn syncobj(rig: &Rig) -> Syncobj {
+    Syncobj::create(rig.dyn_node(), false).unwrap()
+}
+
+/// A syncobj whose fence the test signals.
+fn blocked(rig: &Rig) -> (Syncobj, SwFence) {
+    let (syncobj, fence) = (syncobj(rig), SwFence::new());
+    syncobj.import_sync_file(fence.sync_file().unwrap().as_fd(), None).unwrap();
+    (syncobj, fence)
+}
+
+fn sync(syncobj: &Syncobj, point: u64) -> Sync {
+    Sync { handle: syncobj.handle().0, flags: 0, point }
+}
+
+#[track_caller]
+fn done(syncobj: &Syncobj, point: Option<u64>) {
+    let how = Wait { for_submit: true, ..Wait::ALL }.within(SOON);
+    assert_eq!(syncobj.wait(point, how), Ok(Waited::Done { first: 0 }));
+}
+
+fn pending(syncobj: &Syncobj) -> bool {
+    syncobj.wait(None, Wait::ALL.within(SHORT)) == Ok(Waited::TimedOut)
+}
+
+#[test]
+fn the_page_table_follows_when_the_job_runs() {
+    let rig = Rig::new(LEN);
+    let (a, v, q) = (rig.bo(LEN, 0), rig.base, rig.queue());
+    let ((wait, fence), out) = (blocked(&rig), syncobj(&rig));
+    let ops = [map_op(a.handle(), 0, v, 4 * PAGE)];
+    let call = Call { waits: &[sync(&wait, 0)], signals: &[sync(&out, 0)], ..Call::new(q, &ops) };
+    assert_eq!(call.make(&*rig.node), Ok(-1));
+    assert!(pending(&out));
+    assert_eq!((rig.dump(), peek(v)), (vec![], None));
+    // The tree has it already: the same map once more leaves the page table alone.
+    assert_eq!(Call { signals: &[sync(&out, 0)], ..Call::new(q, &ops) }.make(&*rig.node), Ok(-1));
+    // A synchronous bind elsewhere overtakes.
+    assert_eq!(rig.map(&a, PAGE, v + HUGE, PAGE), Ok(()));
+    assert_eq!((peek(v), peek(v + HUGE)), (None, Some(1)));
+    let flushes = rig.node.counters().flushes;
+    fence.signal();
+    done(&out, None);
+    assert_eq!((peek(v), rig.node.counters().flushes), (Some(0), flushes));
+    assert_eq!(rig.vm.is_usable(), Ok(true));
+}
+
+#[test]
+fn queues_that_overtake_each_other_cost_the_vm() {
+    let rig = Rig::new(LEN);
+    let (a, b, v) = (rig.bo(LEN, 0), rig.bo(LEN, 500), rig.base);
+    let ((wait, fence), out) = (blocked(&rig), syncobj(&rig));
+    let first = [map_op(a.handle(), 0, v, PAGE)];
+    Call { waits: &[sync(&wait, 0)], signals: &[sync(&out, 0)], ..Call::new(rig.queue(), &first) }
+        .make(&*rig.node)
+        .unwrap();
+    // In the tree this replaces the first; in the page table it comes before it.
+    assert_eq!(rig.map(&b, 0, v, PAGE), Ok(()));
+    assert_eq!(peek(v), Some(500));
+    fence.signal();
+    done(&out, None);
+    assert_eq!((peek(v), rig.vm.is_usable()), (Some(500), Ok(false)));
+    assert_eq!(rig.unmap(v, PAGE), Err(Errno::PIPE));
+    assert_eq!(rig.vm.bind_async(&[], &[], &[out.binary()]), Err(Errno::PIPE));
+}
+
+#[test]
+fn a_job_that_fails_unmaps_what_it_can() {
+    let faults = Faults { op: Some(4), ..Faults::default() };
+    let rig = Rig::with(LEN, Gpu::A750, Config { faults, ..Config::default() });
+    let (a, v) = (rig.bo(LEN, 0), rig.base);
+    assert_eq!((rig.map(&a, 0, v, PAGE), rig.map(&a, 0, v + PAGE, PAGE)), (Ok(()), Ok(())));
+    let map = |va| BindOp { va, len: PAGE, target: BindTarget::Map { bo: a.handle(), offset: 8 * PAGE } };
+    // Two steps each, an unmap and a map; the second map strikes.
+    let refused = Refused { applied: 0, errno: Errno::PIPE };
+    assert_eq!(rig.vm.bind(&[map(v), map(v + PAGE), map(v + 2 * PAGE)]), Err(refused));
+    assert_eq!((rig.dump(), rig.vm.is_usable()), (vec![], Ok(false)));
+}
+
+#[test]
+fn a_call_that_fails_half_way_costs_the_vm() {
+    let run = |alloc, count: usize| {
+        let faults = Faults { alloc: Some(alloc), ..Faults::default() };
+        let rig = Rig::with(LEN, Gpu::A750, Config { faults, ..Config::default() });
+        let a = rig.bo(LEN, 0);
+        let op = |i: usize| BindOp {
+            va: rig.base + i as u64 * PAGE,
+            len: PAGE,
+            target: BindTarget::Map { bo: a.handle(), offset: 0 },
+        };
+        let ops: Vec<_> = (0..count).map(op).collect();
+        let result = rig.vm.bind(&ops);
+        // What an unusable VM maps is anybody's guess.
+        let usable = rig.vm.is_usable().unwrap();
+        (result, usable.then(|| rig.dump().len()))
+    };
+    // VM, syncobj, object; then the operations.
+    let refused = |applied| Err(Refused { applied, errno: Errno::NOMEM });
+    assert_eq!(run(4, 3), (refused(0), Some(0)));
+    assert_eq!(run(5, 3), (refused(0), None));
+    assert_eq!(run(4 + 512, 600), (refused(512), Some(512)));
+    assert_eq!(run(4 + 513, 600), (refused(0), None));
+    assert_eq!(run(4 + 600, 600), (Ok(()), Some(600)));
+}
+
+#[test]
+fn sync_files_go_in_and_out() {
+    let rig = Rig::new(LEN);
+    let (a, v, q) = (rig.bo(LEN, 0), rig.base, rig.queue());
+    let fence = SwFence::new();
+    let file = fence.sync_file().unwrap();
+    let ops = [map_op(a.handle(), 0, v, PAGE)];
+    let flags = VM_BIND_FENCE_FD_IN | VM_BIND_FENCE_FD_OUT;
+    let fd = Call { flags, fence_fd: file.as_raw_fd(), ..Call::new(q, &ops) }.make(&*rig.node).unwrap();
+    // SAFETY: the node made it for us.
+    let out = unsafe { OwnedFd::from_raw_fd(fd) };
+    let done_at = syncobj(&rig);
+    done_at.import_sync_file(out.as_fd(), None).unwrap();
+    assert!(pending(&done_at));
+    assert_eq!(peek(v), None);
+    fence.signal();
+    done(&done_at, None);
+    assert_eq!(peek(v), Some(0));
+    let wrong = Call { flags: VM_BIND_FENCE_FD_IN, fence_fd: 0, ..Call::new(q, &ops) };
+    assert_eq!(wrong.make(&*rig.node), Err(Errno::INVAL));
+}
+
+#[test]
+fn waits_reset_and_points_are_signalled() {
+    let rig = Rig::new(LEN);
+    let (q, (wait, fence), out) = (rig.queue(), blocked(&rig), syncobj(&rig));
+    let reset = Sync { flags: SYNCOBJ_RESET, ..sync(&wait, 0) };
+    // Without operations it only synchronises.
+    let call = Call { waits: &[reset], signals: &[sync(&out, 3), sync(&out, 5)], ..Call::new(q, &[]) };
+    assert_eq!(call.make(&*rig.node), Ok(-1));
+    assert_eq!((out.last_submitted(), out.last_signaled()), (Ok(5), Ok(0)));
+    // The fence is out of the syncobj, but still waited for.
+    assert_eq!(call.make(&*rig.node), Err(Errno::INVAL));
+    fence.signal();
+    done(&out, Some(5));
+    // A job that is queued when its queue is closed still runs.
+    let (wait, fence) = blocked(&rig);
+    let ops = [null_op(rig.base, PAGE)];
+    Call { waits: &[sync(&wait, 0)], signals: &[sync(&out, 7)], ..Call::new(q, &ops) }
+        .make(&*rig.node)
+        .unwrap();
+    assert_eq!(ioctl(&*rig.node, &mut SubmitqueueClose(q)), Ok(()));
+    assert_eq!(Call::new(q, &ops).make(&*rig.node), Err(Errno::NOENT));
+    fence.signal();
+    done(&out, Some(7));
+    assert_eq!(peek(rig.base), Some(0));
+}
+
+#[test]
+fn calls_wait_while_too_many_pages_are_in_flight() {
+    let rig = Rig::new(LEN);
+    let ((wait, fence), out, q) = (blocked(&rig), syncobj(&rig), rig.queue());
+    // 512 operations that share nothing: three tables each.
+    let ops: Vec<_> = (0..512).map(|i| null_op(rig.base + (i % 2) * HUGE + i * PAGE, PAGE)).collect();
+    let waits = [sync(&wait, 0)];
+    Call { waits: &waits, ..Call::new(q, &ops) }.make(&*rig.node).unwrap();
+    let counters = rig.node.counters();
+    assert_eq!((counters.preallocated_pages, counters.throttled), (512 * 3, 0));
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            let signals = [sync(&out, 0)];
+            Call { signals: &signals, ..Call::new(rig.queue(), &ops[..1]) }.make(&*rig.node)
+        });
+        while rig.node.counters().throttled == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(SHORT);
+        assert!(!late.is_finished());
+        fence.signal();
+        assert_eq!(late.join().unwrap(), Ok(-1));
+    });
+    done(&out, None);
+    assert_eq!(rig.vm.is_usable(), Ok(true));
+}
