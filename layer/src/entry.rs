@@ -21,7 +21,8 @@ pub(crate) use crate::added::sharing::{
     get_device_image_subresource_layout_khr,
 };
 pub(crate) use crate::added::submit::{
-    device_wait_idle, queue_present_khr, queue_submit, queue_submit2, queue_wait_idle, signal_semaphore,
+    device_wait_idle, get_fence_status, queue_present_khr, queue_submit, queue_submit2, queue_wait_idle,
+    signal_semaphore, wait_for_fences,
 };
 pub(crate) use crate::buffer::{
     create_buffer, destroy_buffer, get_buffer_memory_requirements, get_buffer_memory_requirements2,

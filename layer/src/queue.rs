@@ -366,7 +366,7 @@ fn bind_in_turn(
             let sparse = d.sparse.as_ref().ok_or(vk::Result::ERROR_UNKNOWN)?;
             record.submit(d, sparse, driver, own.group(), fence)
         });
-        turn.defer(points(waits), points(signals), place)?;
+        turn.defer(points(waits), points(signals), fence, place)?;
     }
     Ok(())
 }

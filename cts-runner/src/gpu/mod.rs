@@ -324,8 +324,21 @@ impl Gpu {
         fence: vk::Fence,
         record: impl FnOnce(vk::CommandBuffer),
     ) -> Outcome<vk::CommandBuffer> {
+        self.submit_to(self.work, self.pool, waits, signals, fence, record)
+    }
+
+    /// As [`Gpu::submit`], to another queue, with a command buffer from a pool of its family.
+    pub(crate) fn submit_to(
+        &self,
+        queue: Queue,
+        pool: vk::CommandPool,
+        waits: &[(vk::Semaphore, Option<u64>)],
+        signals: &[(vk::Semaphore, Option<u64>)],
+        fence: vk::Fence,
+        record: impl FnOnce(vk::CommandBuffer),
+    ) -> Outcome<vk::CommandBuffer> {
         let _guard = self.lock_queues();
-        let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
+        let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
         // SAFETY: the pool is alive and locked; the structures live until each call returns.
         unsafe {
             let command = self.raw.allocate_command_buffers(&info).called("vkAllocateCommandBuffers")?[0];
@@ -354,7 +367,7 @@ impl Gpu {
             if waits.iter().chain(signals).any(|semaphore| semaphore.1.is_some()) {
                 info = info.push_next(&mut timeline);
             }
-            self.raw.queue_submit(self.work.handle, &[info], fence).called("vkQueueSubmit")?;
+            self.raw.queue_submit(queue.handle, &[info], fence).called("vkQueueSubmit")?;
             Ok(command)
         }
     }

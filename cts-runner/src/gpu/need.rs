@@ -25,6 +25,8 @@ pub(crate) enum Need {
     CubeArray,
     Ycbcr,
     Maintenance4,
+    /// `synchronization2`.
+    Synchronization2,
     ExternalMemoryFd,
     ExternalMemoryHost,
     ExternalSemaphoreFd,
@@ -127,6 +129,10 @@ impl Enable {
                 Need::Ycbcr => {
                     require(v11.sampler_ycbcr_conversion, "samplerYcbcrConversion")?;
                     on.v11.sampler_ycbcr_conversion = vk::TRUE;
+                }
+                Need::Synchronization2 => {
+                    require(v13.synchronization2, "synchronization2")?;
+                    on.v13.synchronization2 = vk::TRUE;
                 }
                 Need::Maintenance4 => {
                     require(v13.maintenance4, "maintenance4")?;

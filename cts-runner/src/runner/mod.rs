@@ -136,6 +136,10 @@ fn fault(arguments: &SuiteArguments, settings: &Settings, case: Option<&Case>, c
     if let Some(fault) = case.and_then(|case| case.fault.as_deref()).or(fault).filter(|_| settings.layer()) {
         command.env("TESSERA_FAULT", fault);
     }
+    match case.and_then(Case::added_queues).filter(|_| settings.layer()) {
+        Some(queues) => command.env("TESSERA_SPARSE_QUEUES", queues),
+        None => command.env_remove("TESSERA_SPARSE_QUEUES"),
+    };
 }
 
 fn run_all(

@@ -2,6 +2,7 @@
 //!
 //! A case's name is `area.what.how`. It runs in a process of its own and owns everything it creates.
 
+mod added_queues;
 mod bad_input;
 mod buffer_rig;
 mod buffers;
@@ -107,6 +108,11 @@ impl Case {
         self
     }
 
+    /// `TESSERA_SPARSE_QUEUES` for this case: queues that a driver with a single one lacks.
+    pub(crate) fn added_queues(&self) -> Option<&'static str> {
+        self.needs.contains(&Need::TwoSparseQueues).then_some("2")
+    }
+
     /// Why the case cannot say anything under `settings`; `faulty`: every case runs under a fault already.
     pub(crate) fn skip_reason(&self, settings: &Settings, faulty: bool) -> Option<&'static str> {
         if settings.trap() && self.touches == Touches::Unbound {
@@ -151,6 +157,7 @@ impl Ctx {
 /// Every case, sorted by name.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    added_queues::add(&mut cases);
     bad_input::add(&mut cases);
     buffers::add(&mut cases);
     faults::add(&mut cases);

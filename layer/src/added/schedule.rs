@@ -13,10 +13,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often lanes look at semaphores that others than this device's calls may signal: another process, another device.
-const POLL: Duration = Duration::from_millis(2);
+pub const POLL: Duration = Duration::from_millis(2);
 
 /// A semaphore, and the value where it is a timeline.
 pub type Point = (vk::Semaphore, u64);
@@ -42,6 +42,8 @@ struct State {
     unplaced: FxHashSet<u64>,
     unclaimed: FxHashMap<vk::Semaphore, u64>,
     signals: u64,
+    /// The fences of work that is not placed yet: nobody but who places it may touch them.
+    fences: FxHashSet<vk::Fence>,
     stop: bool,
 }
 
@@ -57,6 +59,7 @@ struct Work {
     timelines: Vec<Point>,
     /// Its signals of binary semaphores, by number.
     binaries: Vec<(vk::Semaphore, u64)>,
+    fence: vk::Fence,
     place: Place,
 }
 
@@ -120,6 +123,7 @@ impl State {
                         .address_space
                         .lose(&format!("work that had waited for its semaphores failed: {error}"));
                 }
+                self.fences.remove(&work.fence);
                 work.timelines.into_iter().for_each(|point| self.note_placed(point));
                 for (semaphore, number) in work.binaries {
                     self.unplaced.remove(&number);
@@ -181,6 +185,29 @@ impl Schedule {
     pub fn alone<R>(&self, body: impl FnOnce() -> R) -> R {
         let _state = self.state.lock();
         body()
+    }
+
+    /// Whether the work of a fence is not placed yet.
+    pub fn defers(&self, fence: vk::Fence) -> bool {
+        self.state.lock().fences.contains(&fence)
+    }
+
+    /// Waits until the work of all these fences is placed, or of one of them where that is enough; false when `deadline` comes first.
+    /// Those that are placed stay in `fences`.
+    pub fn wait_placed(&self, fences: &mut Vec<vk::Fence>, all: bool, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            let placed = fences.iter().filter(|fence| !state.fences.contains(fence)).count();
+            if placed == fences.len() || (placed > 0 && !all) {
+                fences.retain(|fence| !state.fences.contains(fence));
+                return true;
+            }
+            match deadline {
+                Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => return false,
+                Some(_) => {}
+                None => self.changed.wait(&mut state),
+            }
+        }
     }
 
     /// The host signalled a semaphore.
@@ -280,6 +307,7 @@ impl Turn<'_> {
         &mut self,
         waits: impl Iterator<Item = Point>,
         signals: impl Iterator<Item = Point>,
+        fence: vk::Fence,
         place: Place,
     ) -> Result<(), vk::Result> {
         self.schedule.start_worker(self.d)?;
@@ -303,7 +331,10 @@ impl Turn<'_> {
                 binaries.push((point.0, state.signals));
             }
         }
-        state.lanes[self.lane].waiting.push_back(Work { needs, timelines, binaries, place });
+        if fence != vk::Fence::null() {
+            state.fences.insert(fence);
+        }
+        state.lanes[self.lane].waiting.push_back(Work { needs, timelines, binaries, fence, place });
         self.schedule.changed.notify_all();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What is submitted to the queues of a device with added ones, and waiting for it.
 
-use super::schedule::{Place, Point, Turn, points};
+use super::schedule::{POLL, Place, Point, Turn, points};
 use super::{Added, choose};
 use crate::arrays::slice;
 use crate::chain;
@@ -8,6 +8,7 @@ use crate::device::{Device, on_device};
 use crate::semaphore::Points;
 use ash::vk;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A batch of a submission, in the old structure or the new one.
 trait Batch {
@@ -168,13 +169,13 @@ unsafe fn submit<B: Batch>(
             // SAFETY: the application's fence, which is in use until it is signalled.
             unsafe { d.next.queue_submit(queue, &[], fence) }
         });
-        return of(turn.defer([].into_iter(), [].into_iter(), place));
+        return of(turn.defer([].into_iter(), [].into_iter(), fence, place));
     }
     for (number, batch) in rest.iter().enumerate() {
         let fence = if number + 1 == rest.len() { fence } else { vk::Fence::null() };
         // SAFETY: as above.
         let (waits, signals, place) = unsafe { (batch.waits(), batch.signals(), batch.to_place(fence)) };
-        if let Err(error) = turn.defer(waits.into_iter(), signals.into_iter(), place) {
+        if let Err(error) = turn.defer(waits.into_iter(), signals.into_iter(), fence, place) {
             return error;
         }
     }
@@ -325,5 +326,53 @@ pub(crate) unsafe extern "system" fn signal_semaphore(
             added.schedule.wake();
         }
         result
+    })
+}
+
+pub(crate) unsafe extern "system" fn get_fence_status(device: vk::Device, fence: vk::Fence) -> vk::Result {
+    on_device(device, "vkGetFenceStatus", |d, _| {
+        if d.added.as_ref().is_some_and(|added| added.schedule.defers(fence)) {
+            return vk::Result::NOT_READY;
+        }
+        // SAFETY: the application's valid arguments, handed on.
+        unsafe { (d.next.fp_v1_0().get_fence_status)(device, fence) }
+    })
+}
+
+pub(crate) unsafe extern "system" fn wait_for_fences(
+    device: vk::Device,
+    count: u32,
+    fences: *const vk::Fence,
+    all: vk::Bool32,
+    timeout: u64,
+) -> vk::Result {
+    on_device(device, "vkWaitForFences", |d, _| {
+        // SAFETY: the application's valid arguments, handed on.
+        let next = |fences: &[vk::Fence], timeout| unsafe {
+            (d.next.fp_v1_0().wait_for_fences)(device, fences.len() as u32, fences.as_ptr(), all, timeout)
+        };
+        // SAFETY: as above.
+        let asked = unsafe { slice(fences, count) };
+        let Some(added) = &d.added else { return next(asked, timeout) };
+        // A time that the clock cannot express is none.
+        let deadline = Instant::now().checked_add(Duration::from_nanos(timeout));
+        loop {
+            let mut placed = asked.to_vec();
+            if !added.schedule.wait_placed(&mut placed, all == vk::TRUE, deadline) {
+                return vk::Result::TIMEOUT;
+            }
+            let left = deadline.map_or(timeout, |deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
+            });
+            if placed.len() == asked.len() {
+                return next(&placed, left);
+            }
+            // One that is not placed yet may be the first to be signalled.
+            let result = next(&placed, left.min(POLL.as_nanos() as u64));
+            if result != vk::Result::TIMEOUT || left == 0 {
+                return result;
+            }
+        }
     })
 }
