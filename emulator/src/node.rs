@@ -5,6 +5,7 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use kmd::GemHandle;
+use kmd::bo::MmapOffset;
 use kmd::uapi::COMMAND_BASE;
 use rustix::io::Errno;
 
@@ -29,6 +30,9 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Performs one of the driver's own ioctls. `EINVAL`: no such command.
     fn ioctl(&self, call: &Call, user: &User) -> Result<(), Errno>;
+
+    /// How the driver is asked where an object can be mapped.
+    fn mmap_offset(&self) -> MmapOffset;
 
     /// What the page table of a VM maps; `None` for an unknown one.
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>>;
@@ -117,12 +121,18 @@ impl Node {
         Ok(GemHandle(file.handle_of(object)?))
     }
 
+    /// How the driver behind the node is asked for an object's fake file offset; for the constructors of [`kmd::bo`].
+    pub fn mmap_offset(&self) -> MmapOffset {
+        self.driver.mmap_offset()
+    }
+
     /// What the device has done so far.
     pub fn counters(&self) -> Counters {
         self.driver.file().device.stats.snapshot()
     }
 
-    /// What VM `vm_id` maps, in order of address, with pages of continuing content joined. Empty for an unknown VM.
+    /// What VM `vm_id` maps, in order of address, with pages of continuing content joined. Empty for an unknown VM. The first
+    /// VM of a file is number 1.
     pub fn mappings(&self, vm_id: u32) -> Vec<PageRun> {
         let Some(runs) = self.driver.runs(vm_id) else { return Vec::new() };
         let handles = self.driver.file().handles.lock();

@@ -11,6 +11,7 @@ mod vm;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kmd::bo::MmapOffset;
 use kmd::uapi::COMMAND_BASE;
 use kmd::uapi::msm::DRIVER_NAME;
 use parking_lot::Mutex;
@@ -132,6 +133,10 @@ impl Driver for Msm {
                 Err(Errno::INVAL)
             }
         }
+    }
+
+    fn mmap_offset(&self) -> MmapOffset {
+        kmd::msm::mmap_offset
     }
 
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>> {

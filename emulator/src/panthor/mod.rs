@@ -7,6 +7,7 @@ mod vm;
 
 use std::sync::Arc;
 
+use kmd::bo::MmapOffset;
 use kmd::uapi::COMMAND_BASE;
 use kmd::uapi::panthor::{DRIVER_NAME, SetUserMmioOffset, USER_MMIO_OFFSET_32BIT, USER_MMIO_OFFSET_64BIT};
 use parking_lot::Mutex;
@@ -95,6 +96,10 @@ impl Driver for Panthor {
                 Err(Errno::INVAL)
             }
         }
+    }
+
+    fn mmap_offset(&self) -> MmapOffset {
+        kmd::panthor::mmap_offset
     }
 
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>> {

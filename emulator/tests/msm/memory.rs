@@ -3,7 +3,7 @@
 use emulator::{Config, Gpu, Unbound};
 use kmd::msm::{BoOptions, MsmVm, create_bo, get_param, mmap_offset};
 use kmd::uapi::msm::*;
-use kmd::{BindOp, BindTarget, BorrowedObject, Errno, Vm};
+use kmd::{BindOp, BindTarget, BorrowedObject, BufferObject, Errno, Vm};
 use std::os::fd::AsFd;
 
 use crate::rig::*;
@@ -132,10 +132,12 @@ fn host_memory_can_be_bound() {
     let (_fd, at) = shared_memory(4 * PAGE);
     // SAFETY: the test's own memory, which stays mapped.
     let handle = unsafe { rig.node.import_host(at as *mut u8, 4 * PAGE).unwrap() };
-    let target = BindTarget::Map { bo: handle, offset: PAGE };
-    assert_eq!(rig.vm.bind(&[BindOp { va: rig.base, len: PAGE, target }]), Ok(()));
+    let bo = BufferObject::from_handle(rig.dyn_node(), handle, 4 * PAGE, rig.node.mmap_offset());
+    assert_eq!(rig.map(&bo, PAGE, rig.base, PAGE), Ok(()));
     assert!(poke(at + PAGE, 77));
     assert_eq!(peek(rig.base), Some(77));
+    fill(&bo, 20);
+    assert_eq!(peek(rig.base), Some(21));
 }
 
 #[test]

@@ -193,3 +193,41 @@ fn calls_wait_while_too_many_pages_are_in_flight() {
     done(&out, None);
     assert_eq!(rig.vm.is_usable(), Ok(true));
 }
+
+#[test]
+fn many_queues_at_once() {
+    const THREADS: u64 = 6;
+    const PAGES: u64 = 32;
+    const ROUNDS: u64 = 60;
+    let rig = Rig::new(LEN);
+    let a = rig.bo(LEN, 0);
+    // Each thread has a queue and addresses of its own, all in the same page table, and ends with what it bound last.
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (rig, a) = (&rig, &a);
+            scope.spawn(move || {
+                let (q, out) = (rig.queue(), syncobj(rig));
+                for round in 1..=ROUNDS {
+                    let page = |i: u64| (i * 7 + round + thread) % 64;
+                    let va = |i: u64| rig.base + (i * THREADS + thread) * PAGE;
+                    let op = |i| match (i + round) % 5 {
+                        0 if round != ROUNDS => unmap_op(va(i), PAGE),
+                        1 if round != ROUNDS => null_op(va(i), PAGE),
+                        _ => map_op(a.handle(), page(i) * PAGE, va(i), PAGE),
+                    };
+                    let ops: Vec<_> = (0..PAGES).map(op).collect();
+                    let signals = [sync(&out, round)];
+                    Call { signals: &signals, ..Call::new(q, &ops) }.make(&*rig.node).unwrap();
+                }
+                done(&out, Some(ROUNDS));
+                for i in 0..PAGES {
+                    let at = rig.base + (i * THREADS + thread) * PAGE;
+                    assert_eq!(peek(at), Some((i * 7 + ROUNDS + thread) % 64));
+                }
+            });
+        }
+    });
+    assert_eq!(rig.vm.is_usable(), Ok(true));
+    assert_eq!(rig.unmap(rig.base, LEN), Ok(()));
+    assert_eq!(rig.node.counters().table_pages, 1);
+}
