@@ -252,6 +252,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes, for a number")]
     fn a_ring_is_not_larger_than_promised() {
         assert_eq!(LogRing::new(64).reader().capacity(), 1 << MAX_SHIFT);
     }

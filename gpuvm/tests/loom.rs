@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpuvm::{
-    Contended, Exec, Fence, FenceError, LogEntry, LogOp, LogRing, Reservation, Target, Usage, VaRange, Vm,
-    ZombieLink, Zombies,
+    Contended, Driver, Exec, Fence, FenceError, Immediate, LogEntry, LogOp, LogRing, Reservation, Target,
+    Usage, VaRange, Vm, ZombieLink, Zombies,
 };
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
@@ -128,14 +128,24 @@ fn a_slot_can_die_again_while_others_push() {
     });
 }
 
+struct Noted;
+
+impl Driver for Noted {
+    type Mode = Immediate;
+    type BoData = Option<Arc<()>>;
+    type VaData = ();
+}
+
 /// The last handle to an object goes on one thread while the VM looks for the object on another: it finds the same
 /// `vm_bo` in time, or makes a new one, and the old one is freed once.
 #[test]
 fn a_handle_goes_while_the_vm_runs() {
     check(3, || {
         let range = VaRange { start: 0, len: 0x1000 };
-        let mut vm = Vm::<u32>::new(range, None).unwrap();
+        let mut vm = Vm::<u32, Noted>::with_driver(range, None).unwrap();
+        let alive = Arc::new(());
         let handle = vm.obtain(7);
+        *vm.bo_data_mut(7).unwrap() = Some(Arc::clone(&alive));
         let other = thread::spawn(move || drop(handle));
         vm.sm_map(range, Target::Object { object: 7, offset: 0 }, &mut |_| {}).unwrap();
         vm.deferred_cleanup();
@@ -148,9 +158,10 @@ fn a_handle_goes_while_the_vm_runs() {
         other.join().unwrap();
         assert!(vm.bo(7).is_none());
         vm.deferred_cleanup();
-        let [a, b] = [7, 8].map(|object| vm.obtain(object));
-        assert_eq!((vm.bo(7).unwrap().references(), vm.bo(8).unwrap().references()), (1, 1));
-        drop((a, b));
+        assert_eq!(Arc::strong_count(&alive), 1, "freed with its data");
+        // Two places, where one was freed twice that would be one.
+        let _handles = [7, 8].map(|object| vm.obtain(object));
+        assert_eq!([7, 8].map(|object| vm.bo(object).unwrap().references()), [1, 1]);
     });
 }
 

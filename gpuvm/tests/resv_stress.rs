@@ -1,6 +1,6 @@
 //! Many threads that lock overlapping sets in any order. A deadlock shows as a test that does not end, which is made
 //! a failure here.
-#![cfg(not(loom))]
+#![cfg(not(any(loom, miri)))]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;

@@ -1,9 +1,9 @@
 //! A VM among threads: handles that are dropped where the VM is not locked, a log that is read while the VM changes,
 //! and VMs that share objects.
-#![cfg(not(loom))]
+#![cfg(not(any(loom, miri)))]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use gpuvm::{
@@ -27,8 +27,8 @@ struct Numbered;
 
 impl Driver for Numbered {
     type Mode = Immediate;
-    /// Which `vm_bo` this is; 0 as long as nobody has looked.
-    type BoData = u64;
+    /// Which `vm_bo` this is, with what tells that it is alive; nothing as long as nobody has looked.
+    type BoData = Option<(u64, Arc<()>)>;
     type VaData = ();
 }
 
@@ -38,10 +38,10 @@ impl Driver for Numbered {
 fn a_vm_bo_lives_as_long_as_it_is_held() {
     const OBJECTS: u64 = 4;
     let vm = Mutex::new(Vm::<u64, Numbered>::with_driver(pages(0, 1 << 20), None).unwrap());
-    let made = AtomicU64::new(0);
+    let (made, alive) = (AtomicU64::new(0), Arc::new(()));
     thread::scope(|scope| {
         for worker in 0..4_u64 {
-            let (vm, made) = (&vm, &made);
+            let (vm, made, alive) = (&vm, &made, &alive);
             scope.spawn(move || {
                 let mut rng = worker;
                 let mut held: Vec<(VmBo<u64>, u64)> = Vec::new();
@@ -51,11 +51,9 @@ fn a_vm_bo_lives_as_long_as_it_is_held() {
                         0 | 1 => {
                             let mut vm = vm.lock().unwrap();
                             let bo = vm.obtain(object);
-                            let number = vm.bo_data_mut(object).expect("it is held");
-                            if *number == 0 {
-                                *number = 1 + made.fetch_add(1, Ordering::Relaxed);
-                            }
-                            held.push((bo, *number));
+                            let data = vm.bo_data_mut(object).expect("it is held");
+                            let make = || (made.fetch_add(1, Ordering::Relaxed), Arc::clone(alive));
+                            held.push((bo, data.get_or_insert_with(make).0));
                         }
                         2 => {
                             let range = pages(worker * 4 + random(&mut rng) % 4, 1);
@@ -71,7 +69,9 @@ fn a_vm_bo_lives_as_long_as_it_is_held() {
                         && let Some((bo, number)) = held.first()
                     {
                         let copy = bo.clone();
-                        assert_eq!(vm.lock().unwrap().bo(copy.object()).map(|bo| *bo.data()), Some(*number));
+                        let vm = vm.lock().unwrap();
+                        let data = vm.bo(copy.object()).expect("it is held").data();
+                        assert_eq!(data.as_ref().map(|data| data.0), Some(*number));
                     }
                 }
             });
@@ -82,7 +82,8 @@ fn a_vm_bo_lives_as_long_as_it_is_held() {
     assert!((0..OBJECTS).all(|object| vm.bo(object).is_none()));
     vm.deferred_cleanup();
     assert!((0..OBJECTS).all(|object| vm.bo(object).is_none() && vm.find_bo(object).is_none()));
-    assert!(made.into_inner() > OBJECTS, "none has died");
+    assert_eq!(Arc::strong_count(&alive), 1, "all were freed");
+    assert!(made.into_inner() > OBJECTS, "some have died and were made anew");
 }
 
 /// What is read while the VM changes is a part of what was done.
