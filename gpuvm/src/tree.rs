@@ -93,11 +93,19 @@ impl<V: Copy + Default> Tree<V> {
 
     /// Sees to it that `count` inserts, with any number of removals between them, need no allocation.
     pub(crate) fn reserve(&mut self, count: usize) {
-        // Each insert can split one leaf. Inner nodes come and go, but never are there more than this, since all but
-        // the root and the one that is being split have [`LEAST`] children.
-        let inners = if count == 0 { 0 } else { (self.leaves.len() + count) / (LEAST - 1) + LEVELS };
-        self.leaves.reserve(count, count, Leaf::new);
-        self.inners.reserve(inners.saturating_sub(self.inners.len()), inners, Inner::new);
+        let (mut leaves, mut inners) = (0, 0);
+        if count > 0 {
+            // Each insert can split one leaf, but two neighbours always hold more than [`MERGE`] entries.
+            leaves = count.min(((self.len + count) * 2 / MERGE + 2).saturating_sub(self.leaves.len()));
+            // All inner nodes but the root and the one that is being split have [`LEAST`] children.
+            let mut below = self.leaves.len() + leaves;
+            while below > 1 {
+                below = below / LEAST + 1;
+                inners += below;
+            }
+        }
+        self.leaves.reserve(leaves, Leaf::new);
+        self.inners.reserve(inners.saturating_sub(self.inners.len()), Inner::new);
     }
 
     /// Bytes on the heap.

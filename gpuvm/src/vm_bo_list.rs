@@ -57,8 +57,12 @@ impl<V: Default> Links<V> {
 
     /// Sees to it that `count` more mappings need no allocation.
     pub(crate) fn reserve(&mut self, count: usize) {
-        self.links.reserve_exact(count);
-        self.data.reserve_exact(count);
+        // By an eighth at least: job after job, the list must not be copied each time.
+        if self.links.capacity() - self.links.len() < count {
+            let count = count.max(self.links.len() / 8);
+            self.links.reserve_exact(count);
+            self.data.reserve_exact(count);
+        }
     }
 
     /// Bytes on the heap.

@@ -309,6 +309,19 @@ impl World {
         seen.iter().filter(|&&object| object != 1).for_each(|object| assert!(self.evicted.remove(object)));
     }
 
+    /// Does the first operations of a job that was prepared some time ago, or drops it.
+    fn run_prepared(&mut self, job: Job<u8, Vec<Op<u8>>>, count: Option<Index>) {
+        let Some(count) = count else { return drop(job) };
+        let (held, count) = (references(job.ops()), count.index(job.ops().len() + 1));
+        let ops = self.twin_steps(&job.ops()[..count]);
+        let all = self.vm.commit_first(job, count).unwrap();
+        for op in &all[..count] {
+            self.model.apply(op);
+            self.note_deaths(&held);
+        }
+        ops.into_iter().for_each(|step| self.driver.step(step));
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
             Action::Request(op) => self.request(op),
@@ -324,16 +337,9 @@ impl World {
             }
             Action::Prepare(ops) => self.jobs.push_back(self.vm.prepare(ops.clone()).unwrap()),
             Action::Run(count) => {
-                let Some(job) = self.jobs.pop_front() else { return };
-                let Some(count) = count else { return drop(job) };
-                let (held, count) = (references(job.ops()), count.index(job.ops().len() + 1));
-                let ops = self.twin_steps(&job.ops()[..count]);
-                let all = self.vm.commit_first(job, count).unwrap();
-                for op in &all[..count] {
-                    self.model.apply(op);
-                    self.note_deaths(&held);
+                if let Some(job) = self.jobs.pop_front() {
+                    self.run_prepared(job, *count);
                 }
-                ops.into_iter().for_each(|step| self.driver.step(step));
             }
             Action::Obtain(object) => self.handles.push(self.vm.obtain(*object)),
             Action::Release(index) => {

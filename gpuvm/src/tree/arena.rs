@@ -3,6 +3,9 @@
 use core::mem::size_of;
 use core::ops::{Index, IndexMut};
 
+/// Spare nodes that are kept from one small job to the next.
+const KEEP: usize = 4;
+
 /// Boxed nodes with stable indices. A freed node's memory goes back at once, or first fills up what [`Arena::reserve`]
 /// put aside.
 #[derive(Clone, Debug)]
@@ -23,17 +26,20 @@ impl<T> Arena<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Puts memory for `count` nodes aside, so that as many can be inserted without an allocation. Of what is freed
-    /// meanwhile, memory for up to `most` nodes is kept; what is there beyond that is given back.
-    pub(super) fn reserve(&mut self, count: usize, most: usize, node: impl Fn() -> T) {
+    /// Puts memory for `count` nodes aside, so that there can be as many more without an allocation. What is there
+    /// beyond that, and beyond the [`KEEP`] that are always kept, is given back.
+    pub(super) fn reserve(&mut self, count: usize, node: impl Fn() -> T) {
+        let most = count.max(KEEP);
         self.spare.truncate(most);
-        self.spare.shrink_to(most);
-        self.spare.reserve_exact(most - self.spare.len());
+        if self.spare.capacity() != most {
+            self.spare.shrink_to(most);
+            self.spare.reserve_exact(most - self.spare.len());
+        }
         while self.spare.len() < count {
             self.spare.push(Box::new(node()));
         }
         if count > 0 {
-            self.slots.reserve(most);
+            self.slots.reserve(count);
             self.free.reserve(self.slots.capacity() - self.free.len());
         }
     }
