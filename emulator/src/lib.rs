@@ -23,7 +23,7 @@ pub use config::{Config, Counters, Faults, Unbound};
 pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
 pub use msm::Gpu;
-pub use node::{Node, PageRun};
+pub use node::{Node, PageRun, VmUpdate};
 
 /// The name that a node had when there was panthor only.
 pub type PanthorNode = Node;

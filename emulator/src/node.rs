@@ -37,6 +37,11 @@ pub(crate) trait Driver: Send + Sync {
     /// What the page table of a VM maps; `None` for an unknown one.
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>>;
 
+    /// The last updates of a VM's page table, where the driver keeps them.
+    fn vm_log(&self, _vm_id: u32) -> Vec<VmUpdate> {
+        Vec::new()
+    }
+
     /// Refuses file offsets that mean something else than an object.
     fn check_mmap(&self, _offset: u64) -> Result<(), Errno> {
         Ok(())
@@ -52,6 +57,19 @@ pub struct PageRun {
     pub len: u64,
     /// The object and the offset in it; nothing for null mappings. Handle 0 stands for an object whose handle was closed.
     pub bo: Option<(GemHandle, u64)>,
+}
+
+/// An update of a VM's page table, as msm logs them for crash dumps. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmUpdate {
+    /// Whether the range was mapped, else unmapped.
+    pub map: bool,
+    /// First address.
+    pub va: u64,
+    /// Length.
+    pub len: u64,
+    /// The bind queue whose job it was.
+    pub queue: u32,
 }
 
 /// One open file of an emulated device, in this process.
@@ -144,6 +162,11 @@ impl Node {
                 bo: run.object.as_ref().map(|(object, offset)| (handle(object), *offset)),
             })
             .collect()
+    }
+
+    /// The last 256 updates of VM `vm_id`'s page table, oldest first. Only msm keeps them.
+    pub fn vm_log(&self, vm_id: u32) -> Vec<VmUpdate> {
+        self.driver.vm_log(vm_id)
     }
 }
 

@@ -61,7 +61,8 @@ impl Msm {
         stats.preallocated_pages.add(pages);
         stats.ops.add(ops.len() as u64);
         stats.jobs.add(1);
-        jobs.push([Job { work: BindWork { steps, reserved }, waits: waits.fences, done: done.clone() }]);
+        let work = BindWork { queue: args.queue_id, steps, reserved };
+        jobs.push([Job { work, waits: waits.fences, done: done.clone() }]);
         for syncobj in waits.reset {
             syncobj.replace_fence(None);
         }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::config::Config;
 use crate::drm::user::{Call, User};
 use crate::drm::{Device, DriverInfo, File};
-use crate::node::Driver;
+use crate::node::{Driver, VmUpdate};
 use crate::vm::Run;
 pub use gpu::Gpu;
 use queue::SubmitQueue;
@@ -98,6 +98,10 @@ impl Msm {
         Ok(context.vm.insert(Vm::new(self.file.device.clone(), va)).clone())
     }
 
+    fn existing_vm(&self, id: u32) -> Option<Arc<Vm>> {
+        self.context.lock().vm.clone().filter(|_| id == VM_ID)
+    }
+
     fn is_user_managed(&self) -> bool {
         self.context.lock().user_managed
     }
@@ -140,8 +144,11 @@ impl Driver for Msm {
     }
 
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>> {
-        let vm = self.context.lock().vm.clone().filter(|_| vm_id == VM_ID)?;
-        Some(vm.space.runs())
+        Some(self.existing_vm(vm_id)?.space.runs())
+    }
+
+    fn vm_log(&self, vm_id: u32) -> Vec<VmUpdate> {
+        self.existing_vm(vm_id).map(|vm| vm.log()).unwrap_or_default()
     }
 }
 

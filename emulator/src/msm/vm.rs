@@ -1,6 +1,7 @@
 //! The VM of an open file of msm: a tree that moves when a call is made, a page table that follows when the call's job runs.
 
 use core::ops::Range;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,11 +11,14 @@ use rustix::io::Errno;
 use super::tree::{Request, Tree};
 use crate::drm::Device;
 use crate::mem::HUGE_PAGE;
+use crate::node::VmUpdate;
 use crate::queue::Work;
 use crate::vm::{Action, AddressSpace, Operation, tables};
 
 /// Calls block while more preallocated pages than this are in flight.
 const THROTTLE: u64 = 1024;
+/// Updates that are kept: the most that the kernel can be told to keep (`vm_log_shift`).
+const LOG: usize = 1 << 8;
 
 /// A bind operation after all checks. Bytes.
 pub(super) struct BindOp {
@@ -30,8 +34,8 @@ pub(super) struct Vm {
     pub(super) va: Range<u64>,
     /// Locked from the first change that a call makes until its job is queued, as the VM's reservation is.
     pub(super) tree: Mutex<Tree>,
-    /// Held by the job that changes the page table.
-    mmu: Mutex<()>,
+    /// Locked by the job that changes the page table, which notes its steps here.
+    mmu: Mutex<VecDeque<VmUpdate>>,
     unusable: AtomicBool,
     /// Preallocated pages of jobs that have not ended.
     in_flight: Mutex<u64>,
@@ -89,25 +93,38 @@ impl Vm {
         Ok(steps)
     }
 
+    /// The last updates of the page table.
+    pub(super) fn log(&self) -> Vec<VmUpdate> {
+        self.mmu.lock().iter().copied().collect()
+    }
+
     /// Takes the steps. After the first failure nothing is mapped any more, but everything is still unmapped.
-    fn run_job(&self, steps: &[Operation]) {
+    fn run_job(&self, queue: u32, steps: &[Operation]) {
         let device = self.space.device();
         let mut failure = self.is_unusable().then_some(Errno::INVAL);
-        let mmu = self.mmu.lock();
+        let mut log = self.mmu.lock();
+        let mut note = |step: &Operation, map| {
+            if log.len() == LOG {
+                log.pop_front();
+            }
+            log.push_back(VmUpdate { map, va: step.va, len: step.len, queue });
+        };
         for step in steps {
             let mut failed = device.faults.op.strikes().then_some(Errno::NOMEM);
             if matches!(step.action, Action::Unmap) {
+                note(step, false);
                 device.stats.flushes.add(1);
                 // The kernel cannot fail to unmap. This process can, when it has reached its limit of mappings.
                 failed = failed.or(self.space.run(step, |_| true).err());
             } else if failure.is_none() && failed.is_none() {
+                note(step, true);
                 // The kernel maps over nothing, and takes back what it mapped before it came upon something. That happens
                 // where two queues do what they do in another order than the calls were made in.
                 failed = self.space.run(step, |table| table.is_free(step.va, step.len)).err();
             }
             failure = failure.or(failed);
         }
-        drop(mmu);
+        drop(log);
         if let Some(errno) = failure {
             self.give_up("a queued bind failed", errno);
         }
@@ -129,13 +146,15 @@ impl Drop for Reserved {
 
 /// A job: all operations of a call.
 pub(super) struct BindWork {
+    /// The bind queue's id.
+    pub(super) queue: u32,
     pub(super) steps: Vec<Operation>,
     pub(super) reserved: Reserved,
 }
 
 impl Work for BindWork {
     fn run(self) {
-        self.reserved.vm.run_job(&self.steps);
+        self.reserved.vm.run_job(self.queue, &self.steps);
     }
 }
 

@@ -168,6 +168,28 @@ fn waits_reset_and_points_are_signalled() {
 }
 
 #[test]
+fn the_last_updates_are_kept() {
+    let rig = Rig::new(LEN);
+    let (a, q) = (rig.bo(LEN, 0), rig.queue());
+    let at = |page: u64| rig.base + page * PAGE;
+    let out = syncobj(&rig);
+    let ops = [null_op(at(0), 8 * PAGE), map_op(a.handle(), 0, at(2), PAGE), unmap_op(at(6), PAGE)];
+    Call { signals: &[sync(&out, 0)], ..Call::new(q, &ops) }.make(&*rig.node).unwrap();
+    done(&out, None);
+    let seen = |rig: &Rig| -> Vec<_> {
+        let log = rig.node.vm_log(1);
+        log.iter().map(|u| (u.map, (u.va - rig.base) / PAGE, u.len / PAGE, u.queue)).collect()
+    };
+    assert_eq!(seen(&rig), [(true, 0, 8, q), (false, 2, 1, q), (true, 2, 1, q), (false, 6, 1, q)]);
+    for page in 0..256 {
+        rig.map(&a, 0, at(512 + page), PAGE).unwrap();
+    }
+    let last = seen(&rig);
+    assert_eq!((last.len(), last[0].1, last[255].1), (256, 512, 512 + 255));
+    assert_eq!(rig.node.vm_log(2), []);
+}
+
+#[test]
 fn calls_wait_while_too_many_pages_are_in_flight() {
     let rig = Rig::new(LEN);
     let ((wait, fence), out, q) = (blocked(&rig), syncobj(&rig), rig.queue());
