@@ -15,8 +15,14 @@ pub(crate) struct Rig {
     pub(crate) vm: MsmVm,
     pub(crate) node: Arc<emulator::Node>,
     pub(crate) base: u64,
-    // Goes last: the node unmaps it.
-    _window: Reservation,
+    window: Reservation,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Jobs may still be queued, and objects and syncobjs keep the node alive.
+        self.node.remove_window(self.window.range());
+    }
 }
 
 impl Rig {
@@ -29,7 +35,7 @@ impl Rig {
         let vm = MsmVm::create(node.clone()).unwrap();
         let window = Reservation::new(len);
         node.add_window(window.range()).unwrap();
-        Self { vm, node, base: window.start, _window: window }
+        Self { vm, node, base: window.start, window }
     }
 
     pub(crate) fn dyn_node(&self) -> Arc<dyn Node> {
