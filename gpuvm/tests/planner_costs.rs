@@ -185,7 +185,7 @@ fn batch(count: usize) -> impl Strategy<Value = (Vec<Option<Page>>, Option<Index
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 2000 },
+        cases: if cfg!(miri) { 2 } else { 2000 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -202,7 +202,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 256 },
+        cases: if cfg!(miri) { 1 } else { 256 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -211,7 +211,7 @@ proptest! {
     #[test]
     fn whatever_the_kernel_takes_the_vm_is_the_model(
         policy in policy(),
-        batches in proptest::collection::vec(batch(9), 1..20),
+        batches in proptest::collection::vec(batch(9), 1..if cfg!(miri) { 3 } else { 20 }),
     ) {
         let mut vm = Vm::new(pages(0, 9), None).unwrap();
         let mut model = Model::new(9);
