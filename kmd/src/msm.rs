@@ -20,9 +20,10 @@ const BLOCK_SIZE: u64 = 2 << 20;
 
 /// Operations a call.
 ///
-/// The kernel keeps them in one allocation of 40 bytes each, which fails under fragmentation when it needs more than eight
-/// pages in a row. 512 operations in as many tables also preallocate enough pages to fill half of what may be in flight
-/// before calls block (1024, `vm_bind_prealloc_count`).
+/// The kernel keeps them in one allocation of 40 bytes each, which may fail under fragmentation when it needs more than eight
+/// pages in a row. And the page tables of a call are allocated before it is queued, three pages for each operation that shares
+/// none: 512 of those are 1536 pages, where further calls block as long as more than 1024 are in flight
+/// (`vm_bind_prealloc_count`).
 const MAX_OPS: usize = 512;
 
 /// What one operation, table and entry cost.
