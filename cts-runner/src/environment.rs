@@ -1,13 +1,16 @@
 //! What a program under test finds in its environment: which layers, whose kernel, and where the layer is.
 
-use crate::settings::{Settings, Spelled};
+use crate::settings::{Listening, Settings, Spelled};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use manifest::Kind;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
+
+/// Where distributions put the manifests of explicit layers, the validation layer's among them.
+const EXPLICIT_LAYERS: &str = "/usr/share/vulkan/explicit_layer.d";
 
 /// Where the layer under test is.
 #[derive(Args)]
@@ -74,17 +77,7 @@ impl Environment {
             ("VK_INSTANCE_LAYERS", Some(settings.instance_layers().into())),
         ];
         if let Some(folder) = self.folder.as_ref().filter(|_| ours) {
-            // VK_LAYER_PATH would replace the folders where the validation layer is; it does when it is already set.
-            let name = match std::env::var_os("VK_LAYER_PATH") {
-                Some(_) => "VK_LAYER_PATH",
-                None => "VK_ADD_LAYER_PATH",
-            };
-            let mut value = OsString::from(folder);
-            if let Some(before) = std::env::var_os(name) {
-                value.push(":");
-                value.push(before);
-            }
-            variables.push((name, Some(value)));
+            variables.push(layer_path(folder.as_os_str(), settings.listening == Listening::Above));
         }
         variables
     }
@@ -118,4 +111,25 @@ impl Environment {
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| path.display().to_string())
+}
+
+/// Where the layer in `folder` is found, as a variable.
+///
+/// The loader of Debian 12 (1.3.239) puts layers that the environment asks for in the order in which it finds them, whatever
+/// `VK_INSTANCE_LAYERS` says: the first is nearest to the application. So what shall be above is found before.
+fn layer_path(folder: &OsStr, last: bool) -> (&'static str, Option<OsString>) {
+    let path = std::env::var_os("VK_LAYER_PATH");
+    // VK_LAYER_PATH replaces the folders where the validation layer is; the other variable comes before all folders.
+    let (name, before) = match path {
+        Some(path) => ("VK_LAYER_PATH", Some(path)),
+        None if last => ("VK_LAYER_PATH", Some(EXPLICIT_LAYERS.into())),
+        None => ("VK_ADD_LAYER_PATH", std::env::var_os("VK_ADD_LAYER_PATH")),
+    };
+    let Some(before) = before else { return (name, Some(folder.into())) };
+    let mut value = OsString::new();
+    let (first, second) = if last { (before.as_os_str(), folder) } else { (folder, before.as_os_str()) };
+    value.push(first);
+    value.push(":");
+    value.push(second);
+    (name, Some(value))
 }

@@ -199,6 +199,9 @@ impl Gpu {
         let result = self.queue_bind(self.sparse[0], batches, fence).called("vkQueueBindSparse");
         if result.is_ok() {
             self.wait_fence(fence)?;
+        } else {
+            // The validation layer 1.3.239 takes the fence of a refused bind to be in use until the queue is idle.
+            let _idle_or_lost = self.wait_queue(self.sparse[0]);
         }
         self.destroy(Owned::Fence(fence));
         result
