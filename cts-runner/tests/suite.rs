@@ -47,6 +47,11 @@ fn plain() {
 }
 
 #[test]
+fn plain_on_msm() {
+    all_pass(&["--kernel", "emulated-msm"], 380);
+}
+
+#[test]
 fn unbound_pages_trap() {
     all_pass(&["--unbound", "trap"], 370);
 }

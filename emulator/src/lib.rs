@@ -24,6 +24,3 @@ pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
 pub use msm::Gpu;
 pub use node::{Node, PageRun, VmUpdate};
-
-/// The name that a node had when there was panthor only.
-pub type PanthorNode = Node;

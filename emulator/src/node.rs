@@ -98,11 +98,6 @@ impl Node {
         Ok(Self::of(Box::new(Msm::new(gpu, &config))))
     }
 
-    /// As [`Self::panthor`].
-    pub fn open(config: Config) -> Result<Arc<Self>, Errno> {
-        Self::panthor(config)
-    }
-
     /// Another open file of the same device: VMs and handles of its own; memory, windows, faults and counters in common.
     pub fn open_again(&self) -> Result<Arc<Self>, Errno> {
         Ok(Self::of(self.driver.open_again()))

@@ -2,7 +2,7 @@
 //! the values that weak atomics can give:
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg loom" cargo test -p tessera-gpuvm --no-default-features --test loom
+//! RUSTFLAGS="--cfg loom" cargo test -p gpuvm --no-default-features --test loom
 //! ```
 #![cfg(loom)]
 

@@ -117,6 +117,15 @@ impl AddressSpace {
             null_mapping: limits.null_mapping,
             max_ops: limits.max_ops,
             page_size: limits.page_size,
+            block_size: limits.block_size,
+            shares_tables: limits.shares_tables,
+            remap_in_use: limits.remap_in_use,
+            cost: gpuvm::Cost {
+                op: limits.cost.op,
+                table: limits.cost.table,
+                entry: limits.cost.entry,
+                pages: limits.cost.pages,
+            },
             ..Policy::default()
         };
         let mut mirror = gpuvm::Vm::with_driver(range, None)?;

@@ -1,14 +1,14 @@
 //! The address space on an emulated panthor that keeps page tables and maps nothing.
 
 use super::*;
-use emulator::{Config, Faults, PanthorNode, Unbound};
+use emulator::{Config, Faults, Node, Unbound};
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
 use std::sync::Arc;
 
 const PAGE: u64 = 64 << 10;
 
 struct Rig {
-    node: Arc<PanthorNode>,
+    node: Arc<Node>,
     vm: u32,
     space: AddressSpace,
 }
@@ -16,7 +16,7 @@ struct Rig {
 impl Rig {
     /// One window of 64 pages from address 0x10_0000 on.
     fn new(faults: Faults) -> Self {
-        let node = PanthorNode::open(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
+        let node = Node::panthor(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
         let kernel = PanthorVm::create(node.clone()).unwrap();
         let vm = kernel.id();
         let space = AddressSpace::new(Box::new(kernel), None, Some(4)).unwrap();

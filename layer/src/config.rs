@@ -12,6 +12,7 @@ pub enum Kernel {
     /// By driver: the emulated panthor under CPU drivers, nothing elsewhere yet.
     Auto,
     EmulatedPanthor,
+    EmulatedMsm,
     /// The layer stands aside for every device.
     Off,
 }
@@ -47,7 +48,7 @@ pub enum ConfigError {
     #[error("{variable}={value:?} is not one of {allowed}")]
     Value { variable: &'static str, value: String, allowed: &'static str },
     #[error(
-        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor and off \
+        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm and off \
          (real kernels and forwarding come with later releases)"
     )]
     NotYet(&'static str),
@@ -71,7 +72,7 @@ impl Config {
             Some("off") => Kernel::Off,
             Some("panthor") => return Err(ConfigError::NotYet("panthor")),
             Some("msm") => return Err(ConfigError::NotYet("msm")),
-            Some("emulated-msm") => return Err(ConfigError::NotYet("emulated-msm")),
+            Some("emulated-msm") => Kernel::EmulatedMsm,
             Some("forward") => return Err(ConfigError::NotYet("forward")),
             Some(other) => {
                 return Err(ConfigError::Value {

@@ -6,6 +6,7 @@ use crate::address_space::{AddressSpace, BindError, Verifier};
 use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain::{self, ChainCopy};
+use crate::config::{Config, Kernel};
 use crate::handles::Table;
 use crate::icd::lavapipe::{self, Lavapipe};
 use crate::image::Image;
@@ -19,8 +20,9 @@ use crate::semaphore::Timeline;
 use crate::stats::Stats;
 use ash::vk;
 use core::ffi::{CStr, c_char, c_void};
-use emulator::PanthorNode;
+use emulator::{Gpu, Node};
 use gpuvm::VaRange;
+use kmd::msm::MsmVm;
 use kmd::panthor::PanthorVm;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -47,7 +49,7 @@ pub struct Sparse {
     /// What the application enabled.
     pub features: vk::PhysicalDeviceFeatures,
     pub icd: Lavapipe,
-    pub node: Arc<PanthorNode>,
+    pub node: Arc<Node>,
     pub address_space: AddressSpace,
     pub memories: Table<vk::DeviceMemory, Memory>,
     pub buffers: Table<vk::Buffer, Buffer>,
@@ -115,20 +117,13 @@ impl Sparse {
         features: vk::PhysicalDeviceFeatures,
     ) -> Result<Self, SetupError> {
         let config = instance.config;
-        let node = PanthorNode::open(emulator::Config {
-            unbound: config.unbound,
-            faults: config.faults,
-            execute: !config.map_nothing,
-        })
-        .map_err(SetupError::Kernel)?;
-        let vm = PanthorVm::create(node.clone()).map_err(SetupError::Kernel)?;
-        let verifier = config.verify.then(|| verifier(node.clone(), vm.id()));
+        let (node, vm) = open_kernel(config).map_err(SetupError::Kernel)?;
+        let verifier = config.verify.then(|| verifier(node.clone()));
         Ok(Self {
             features,
             icd: Lavapipe::new(&instance.next, physical, load),
             node,
-            address_space: AddressSpace::new(Box::new(vm), verifier, config.vm_log)
-                .map_err(SetupError::Vm)?,
+            address_space: AddressSpace::new(vm, verifier, config.vm_log).map_err(SetupError::Vm)?,
             memories: Table::default(),
             buffers: Table::default(),
             images: Table::default(),
@@ -202,10 +197,23 @@ impl Sparse {
     }
 }
 
-/// Compares the mirror with the emulated kernel's page table.
-fn verifier(node: Arc<PanthorNode>, vm: u32) -> Verifier {
+/// An open file of the emulated device, and the VM that is its first.
+fn open_kernel(config: &Config) -> Result<(Arc<Node>, Box<dyn kmd::Vm>), kmd::Errno> {
+    let device =
+        emulator::Config { unbound: config.unbound, faults: config.faults, execute: !config.map_nothing };
+    if config.kernel == Kernel::EmulatedMsm {
+        let node = Node::msm(Gpu::A750, device)?;
+        Ok((node.clone(), Box::new(MsmVm::create(node)?)))
+    } else {
+        let node = Node::panthor(device)?;
+        Ok((node.clone(), Box::new(PanthorVm::create(node)?)))
+    }
+}
+
+/// Compares the mirror with the page table of the node's first VM.
+fn verifier(node: Arc<Node>) -> Verifier {
     Box::new(move |mirror| {
-        let kernel = node.mappings(vm);
+        let kernel = node.mappings(1);
         let differs = |mine: Option<&gpuvm::Mapping<kmd::GemHandle>>, theirs: Option<&emulator::PageRun>| {
             format!("the mirror has {mine:x?}, the page table {theirs:x?}")
         };

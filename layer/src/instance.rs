@@ -109,7 +109,7 @@ impl Instance {
         }
         match lavapipe::check(&self.next, device) {
             Ok(()) => {
-                tracing::info!("{name:?}: sparse binding is tessera's, executed by an emulated panthor");
+                tracing::info!("{name:?}: sparse binding is tessera's, executed by an emulated kernel");
                 true
             }
             // The one driver that could be served cannot: that is worth a line even in a quiet log.

@@ -109,7 +109,7 @@ impl Memory {
             sparse.node.clone(),
             handle,
             self.bindable(),
-            kmd::panthor::mmap_offset,
+            sparse.node.mmap_offset(),
         );
         let object = sparse.address_space.add_object(object, self.external)?;
         Ok(state.object.insert(object).object())
