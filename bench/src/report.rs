@@ -14,7 +14,7 @@ pub(crate) struct Line<'a> {
 }
 
 const HEADINGS: [&str; 8] =
-    ["", "native", "layer", "faster", "wanted", "binds asked", "ops sent", "fewest possible"];
+    ["", "native", "layer", "faster", "wanted", "binds asked", "ops sent", "fewest changes"];
 
 /// The table, as Markdown or for a terminal.
 pub(crate) fn table(lines: &[Line<'_>], markdown: bool) -> String {

@@ -20,7 +20,7 @@ fn measures_the_driver_alone() {
 }
 
 #[test]
-fn the_layer_sends_the_fewest_operations() {
+fn the_layer_sends_no_operation_too_many() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("performance.md");
     let output = bench(&["--filter", ": ", "--markdown", file.to_str().unwrap()]);
@@ -33,7 +33,8 @@ fn the_layer_sends_the_fewest_operations() {
         .collect();
     assert!(rows.len() >= 15, "{document}");
     for row in rows {
-        assert_eq!(row[6], row[7], "operations sent and possible: {row:?}");
+        let count = |column: usize| row[column].replace(',', "").parse::<f64>().unwrap();
+        assert!(count(6) <= count(7), "operations sent and changes: {row:?}");
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) struct Line<O> {
     start: u64,
     end: u64,
     kind: OpKind<O>,
-    /// In turn what does not differ from what is mapped and what does; the first may be empty.
+    /// In turn what does not differ from what is mapped and what does; the first may be empty. None while nothing differs
+    /// in a line of one run, which is what an identical rebind is made of.
     pieces: Vec<Piece>,
     /// The end of the line before.
     floor: u64,
@@ -58,7 +59,10 @@ impl<O: Copy + Eq> Line<O> {
             self.push(self.end, run.start, false);
         } else {
             self.finish(run.start, content, rules, ops);
-            (self.start, self.kind) = (run.start, run.kind);
+            (self.start, self.end, self.kind) = (run.start, run.end, run.kind);
+            if content.one_piece(run.start, run.end).is_some_and(|present| present == run.kind) {
+                return;
+            }
             self.pieces.push(Piece { start: run.start, end: run.start, differs: false });
         }
         self.end = run.end;

@@ -88,7 +88,7 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
     /// The short way for one piece right here or next: in the mapping at the cursor, in the one behind it, or in the
     /// hole between the two.
     #[inline]
-    fn one_piece(&mut self, start: u64, end: u64) -> Option<OpKind<O>> {
+    pub(crate) fn one_piece(&mut self, start: u64, end: u64) -> Option<OpKind<O>> {
         let View { tree, objects } = self.view;
         let within = |key: u64, body: &Body| key <= start && end <= body.end;
         let next = tree.next(self.cursor);
