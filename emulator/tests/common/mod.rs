@@ -1,5 +1,7 @@
 //! What the tests of every driver share: address space of their own, looks at memory that do not crash, raw ioctls.
 
+pub(crate) mod world;
+
 use core::ffi::c_void;
 use core::ops::Range;
 use core::ptr::null_mut;
