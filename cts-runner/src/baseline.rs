@@ -1,4 +1,4 @@
-//! What is known of a suite's results, in the format of Mesa's lists. Three files side by side, of which only the first
+//! What is known of a suite's results, in the format of Mesa's lists (a case may be named with its variant, `case@variant`). Three files side by side, of which only the first
 //! has to exist; `#` begins a comment:
 //!
 //! * `NAME-fails.txt`: lines `case,Status` with the status `Fail`, `Crash`, `Timeout` or `Missing`;
@@ -80,17 +80,22 @@ impl Baseline {
 
     /// Whether the case is known to fail in this way.
     pub(crate) fn expects(&self, record: &Record) -> bool {
-        self.known.get(&record.case) == Some(&record.status) || self.flakes.contain(&record.case)
+        self.known_of(record) == Some(record.status) || self.flakes.contain(&record.case)
+    }
+
+    /// What is known of the case in its variant, else of the case.
+    fn known_of(&self, record: &Record) -> Option<Status> {
+        self.known.get(&record.name()).or_else(|| self.known.get(&record.case)).copied()
     }
 
     /// The results that differ from what is known.
     pub(crate) fn differences(&self, records: &[Record]) -> Vec<Difference> {
         let differs = |record: &Record| {
             let (case, status) = (record.name(), record.status);
-            match self.known.get(&record.case) {
-                Some(&known) if known == status => None,
-                Some(&known) if status.is_failure() => Some(Difference::OtherFailure { case, status, known }),
-                Some(&known) if status == Status::Pass => Some(Difference::NewPass { case, known }),
+            match self.known_of(record) {
+                Some(known) if known == status => None,
+                Some(known) if status.is_failure() => Some(Difference::OtherFailure { case, status, known }),
+                Some(known) if status == Status::Pass => Some(Difference::NewPass { case, known }),
                 None if status.is_failure() => Some(Difference::NewFailure { case, status }),
                 _ => None,
             }

@@ -12,8 +12,9 @@ fn suite(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cts-runner"));
     command.arg("suite").arg("--layer").arg(common::library()).args(arguments);
     if !arguments.contains(&"--negative-control") {
-        let known = concat!(env!("CARGO_MANIFEST_DIR"), "/expectations/emulated-lavapipe-fails.txt");
-        command.args(["--baseline", known]);
+        let kernel = if arguments.contains(&"emulated-msm") { "emulated-msm" } else { "emulated-lavapipe" };
+        let known = format!("{}/expectations/{kernel}-fails.txt", env!("CARGO_MANIFEST_DIR"));
+        command.args(["--baseline", &known]);
     }
     common::on_lavapipe(&mut command);
     command.output().expect("cts-runner runs")

@@ -152,13 +152,14 @@ impl Vm for MsmVm {
             }
         }
         if queued > 0
-            && let Err(errno) = self.done.wait(None, Wait::ALL)
+            && let Err(errno) = twice(|| self.done.wait(None, Wait::ALL))
         {
-            return Err(Refused { applied: 0, errno });
+            // They will be done all the same.
+            return Err(Refused { applied: queued, errno });
         }
         // A job's fence is signalled whether or not the job went well; and jobs that have not run when the VM is given up map
         // nothing.
-        match (self.is_usable(), refused) {
+        match (twice(|| self.is_usable()), refused) {
             (Ok(true), None) => Ok(()),
             (Ok(true), Some(errno)) => Err(Refused { applied: queued, errno }),
             (Ok(false), refused) => Err(Refused { applied: 0, errno: refused.unwrap_or(Errno::PIPE) }),
@@ -291,6 +292,11 @@ fn check_driver(node: &dyn Node) -> Result<(), Errno> {
         return Err(Errno::OPNOTSUPP);
     }
     Ok(())
+}
+
+/// For calls that come when the kernel has accepted what it is to do: a moment's lack of memory must not leave it unknown how that went.
+fn twice<T>(call: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    call().or_else(|_| call())
 }
 
 fn count<T>(list: &[T]) -> Result<u32, Errno> {

@@ -219,8 +219,8 @@ fn batches(ctx: &Ctx) -> Outcome {
         unsafe { gpu.raw.queue_submit2(gpu.work.handle, &all, fence) }.called("vkQueueSubmit2")?;
         copies.submit(&[(timeline, Some(at + 2))], &[(timeline, Some(at + 3))], vk::Fence::null(), |_| {})?;
         gpu.wait_fence(fence)?;
-        let value = gpu.timeline_value(timeline)?;
-        check!(value == at + 4, "the timeline stands at {value}, not at {}", at + 4);
+        // lavapipe signals the fence a moment before the counter can be seen.
+        gpu.wait_timeline(timeline, at + 4)?;
     }
     gpu.wait_idle()
 }
