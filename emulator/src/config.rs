@@ -31,7 +31,8 @@ pub struct Config {
     pub unbound: Unbound,
     /// Failures to inject.
     pub faults: Faults,
-    /// Whether VM_BIND changes the process's address space. `false`: page table only, the negative control of a test.
+    /// Whether VM_BIND changes the process's address space. `false`: page table only, as for a driver whose GPU addresses are not
+    /// CPU addresses; and the negative control of a test.
     pub execute: bool,
 }
 

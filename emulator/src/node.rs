@@ -2,12 +2,14 @@
 
 use core::ffi::c_void;
 use core::ops::Range;
+use core::time::Duration;
 use std::sync::Arc;
 
 use kmd::GemHandle;
 use kmd::bo::MmapOffset;
 use kmd::uapi::COMMAND_BASE;
 use rustix::io::Errno;
+use rustix::mm::{MprotectFlags, mprotect, munmap};
 
 use crate::config::{Config, Counters};
 use crate::drm::File;
@@ -19,6 +21,9 @@ use crate::mem::host::ImportError;
 use crate::msm::{Gpu, Msm};
 use crate::panthor::Panthor;
 use crate::vm::Run;
+
+/// End of the driver's command numbers.
+const COMMAND_END: u32 = 0xa0;
 
 /// A driver's part of an open file.
 pub(crate) trait Driver: Send + Sync {
@@ -33,6 +38,12 @@ pub(crate) trait Driver: Send + Sync {
 
     /// How the driver is asked where an object can be mapped.
     fn mmap_offset(&self) -> MmapOffset;
+
+    /// Names of the driver's commands, in order of their numbers.
+    fn commands(&self) -> &'static [&'static str];
+
+    /// The VMs that there are.
+    fn vm_ids(&self) -> Vec<u32>;
 
     /// What the page table of a VM maps; `None` for an unknown one.
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>>;
@@ -57,6 +68,8 @@ pub struct PageRun {
     pub len: u64,
     /// The object and the offset in it; nothing for null mappings. Handle 0 stands for an object whose handle was closed.
     pub bo: Option<(GemHandle, u64)>,
+    /// Which object it is: a number that the device never uses twice; 0 for null mappings.
+    pub object: u64,
 }
 
 /// An update of a VM's page table, as msm logs them for crash dumps. Bytes.
@@ -155,8 +168,68 @@ impl Node {
                 va: run.va,
                 len: run.len,
                 bo: run.object.as_ref().map(|(object, offset)| (handle(object), *offset)),
+                object: run.object.as_ref().map_or(0, |(object, _)| object.id),
             })
             .collect()
+    }
+
+    /// The numbers of the VMs that there are, in order.
+    pub fn vms(&self) -> Vec<u32> {
+        self.driver.vm_ids()
+    }
+
+    /// Name of the driver, as it reports it itself.
+    pub fn driver_name(&self) -> &'static str {
+        self.driver.file().device.driver.name
+    }
+
+    /// Name of an ioctl's command, such as `VM_BIND`, by the ioctl's request number; `None` when there is no such command.
+    pub fn command_name(&self, request: u32) -> Option<&'static str> {
+        let nr = request & 0xff;
+        match nr.checked_sub(COMMAND_BASE.into()) {
+            Some(index) if nr < COMMAND_END => self.driver.commands().get(index as usize).copied(),
+            _ => crate::drm::ioctl::command_name(nr),
+        }
+    }
+
+    /// Keeps every queued job of the device from running for `delay` after its waits are over, from now on.
+    pub fn delay_jobs(&self, delay: Duration) {
+        self.driver.file().device.pace.delay(delay);
+    }
+
+    /// Keeps queued jobs of the device from running (`true`) until they are let go (`false`).
+    pub fn hold_jobs(&self, hold: bool) {
+        self.driver.file().device.pace.hold(hold);
+    }
+
+    /// Maps `len` bytes of the node's file at `offset`, as mmap does: at an address that the kernel finds, or with `fixed` over
+    /// what is mapped at that page. Shared; `prot` as far as a GPU's memory knows it.
+    ///
+    /// # Safety
+    /// With `fixed`, what is mapped there now is the caller's to replace.
+    pub unsafe fn map_file(
+        &self,
+        fixed: Option<u64>,
+        len: u64,
+        prot: MprotectFlags,
+        offset: u64,
+    ) -> Result<*mut u8, Errno> {
+        self.driver.check_mmap(offset)?;
+        if len == 0 || offset % PAGE != 0 {
+            return Err(Errno::INVAL);
+        }
+        let place = fixed.map_or(Place::Anywhere, Place::Fixed);
+        let writable = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: our caller's promise.
+        let at = unsafe { self.driver.file().mmap(place, offset, len)? };
+        if prot != writable {
+            // SAFETY: the mapping made above, which the caller gets only when this succeeds.
+            unsafe {
+                mprotect(at.cast(), len as usize, prot)
+                    .inspect_err(|_| drop(munmap(at.cast(), len as usize)))?
+            };
+        }
+        Ok(at)
     }
 
     /// The last 256 updates of VM `vm_id`'s page table, oldest first. Only msm keeps them.
@@ -177,7 +250,7 @@ impl kmd::Node for Node {
         if call.magic() != b'd' {
             return Err(Errno::NOTTY);
         }
-        let driver = u32::from(COMMAND_BASE)..0xa0;
+        let driver = u32::from(COMMAND_BASE)..COMMAND_END;
         if driver.contains(&call.nr()) {
             self.driver.ioctl(&call, &user)
         } else {
@@ -186,11 +259,7 @@ impl kmd::Node for Node {
     }
 
     unsafe fn mmap(&self, offset: u64, len: usize) -> Result<*mut u8, Errno> {
-        self.driver.check_mmap(offset)?;
-        if len == 0 || offset % PAGE != 0 {
-            return Err(Errno::INVAL);
-        }
         // SAFETY: a new mapping, which replaces none.
-        unsafe { self.driver.file().mmap(Place::Anywhere, offset, len as u64) }
+        unsafe { self.map_file(None, len as u64, MprotectFlags::READ | MprotectFlags::WRITE, offset) }
     }
 }

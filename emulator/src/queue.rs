@@ -1,7 +1,8 @@
-//! A bind queue: one thread that runs jobs in order, each when everything it waits for is signalled.
+//! A bind queue: one thread that runs jobs in order, each when everything it waits for is signalled and its device lets it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -27,16 +28,54 @@ struct State<W> {
     closed: bool,
 }
 
+/// When the queued jobs of a device may run: for tests that look at what is between a call and its job.
+#[derive(Default)]
+pub(crate) struct Pace {
+    state: Mutex<PaceState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct PaceState {
+    delay: Duration,
+    held: bool,
+}
+
+impl Pace {
+    /// Jobs run this much later from now on.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.state.lock().delay = delay;
+    }
+
+    /// Jobs do not run until it is called with `false`.
+    pub(crate) fn hold(&self, held: bool) {
+        self.state.lock().held = held;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        let delay = state.delay;
+        if !delay.is_zero() {
+            drop(state);
+            std::thread::sleep(delay);
+            state = self.state.lock();
+        }
+        self.changed.wait_while(&mut state, |state| state.held);
+    }
+}
+
 /// A bind queue.
 pub(crate) struct Queue<W> {
+    pace: Arc<Pace>,
     state: Mutex<State<W>>,
     changed: Condvar,
 }
 
 impl<W: Work> Queue<W> {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(pace: Arc<Pace>) -> Arc<Self> {
         let state = State { jobs: VecDeque::new(), running: false, closed: false };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Self { pace, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Starts the thread, if it does not run yet. `ENOMEM`: the system gives none.
@@ -96,6 +135,7 @@ impl<W: Work> Queue<W> {
             for fence in &job.waits {
                 fence.wait();
             }
+            self.pace.wait();
             job.work.run();
             // The fence is signalled whether or not it went well; a failure shows in the state of the VM.
             job.done.signal();

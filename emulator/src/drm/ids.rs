@@ -38,6 +38,11 @@ impl<T> Ids<T> {
         Some(value)
     }
 
+    /// The ids in use, in order.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        (1..).zip(&self.slots).filter(|(_, slot)| slot.is_some()).map(|(id, _)| id).collect()
+    }
+
     /// Takes everything out, in order of id.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         self.free.clear();
@@ -59,6 +64,7 @@ mod tests {
         assert_eq!(ids.remove(1), None);
         assert_eq!(ids.get(0), None);
         assert_eq!(ids.insert('e'), Some(1));
+        assert_eq!(ids.ids(), [1, 2]);
         assert_eq!(ids.drain(), ['e', 'b']);
     }
 }

@@ -51,6 +51,30 @@ const NOT_FOR_RENDER_NODES: &[(u32, u32)] = &[
     (0xd0, 0xd0),
 ];
 
+/// Name of a command that the core knows on a render node.
+pub(crate) fn command_name(nr: u32) -> Option<&'static str> {
+    Some(match nr {
+        NR_VERSION => "VERSION",
+        NR_GEM_CLOSE => "GEM_CLOSE",
+        NR_GET_CAP => "GET_CAP",
+        NR_PRIME_HANDLE_TO_FD => "PRIME_HANDLE_TO_FD",
+        NR_PRIME_FD_TO_HANDLE => "PRIME_FD_TO_HANDLE",
+        NR_SYNCOBJ_CREATE => "SYNCOBJ_CREATE",
+        NR_SYNCOBJ_DESTROY => "SYNCOBJ_DESTROY",
+        NR_SYNCOBJ_HANDLE_TO_FD => "SYNCOBJ_HANDLE_TO_FD",
+        NR_SYNCOBJ_FD_TO_HANDLE => "SYNCOBJ_FD_TO_HANDLE",
+        NR_SYNCOBJ_WAIT => "SYNCOBJ_WAIT",
+        NR_SYNCOBJ_RESET => "SYNCOBJ_RESET",
+        NR_SYNCOBJ_SIGNAL => "SYNCOBJ_SIGNAL",
+        NR_SYNCOBJ_TIMELINE_WAIT => "SYNCOBJ_TIMELINE_WAIT",
+        NR_SYNCOBJ_QUERY => "SYNCOBJ_QUERY",
+        NR_SYNCOBJ_TRANSFER => "SYNCOBJ_TRANSFER",
+        NR_SYNCOBJ_TIMELINE_SIGNAL => "SYNCOBJ_TIMELINE_SIGNAL",
+        NR_SYNCOBJ_EVENTFD => "SYNCOBJ_EVENTFD",
+        _ => return None,
+    })
+}
+
 impl File {
     /// Performs an ioctl of the core. `EINVAL`: no such command.
     pub(crate) fn core_ioctl(&self, call: &Call, user: &User) -> Result<(), Errno> {

@@ -17,6 +17,7 @@ use crate::config::{Config, Injector, Stats};
 use crate::mem::backing::Arena;
 use crate::mem::host::Importer;
 use crate::mem::space::Space;
+use crate::queue::Pace;
 use gem::{Handles, Object, Objects};
 use ids::Ids;
 use syncobj::Syncobj;
@@ -48,6 +49,7 @@ pub(crate) struct Device {
     pub(crate) space: Space,
     pub(crate) importer: Importer,
     pub(crate) objects: Mutex<Objects>,
+    pub(crate) pace: Arc<Pace>,
     arena: Mutex<Option<Arc<Arena>>>,
 }
 
@@ -64,6 +66,7 @@ impl Device {
             space: Space::new(config.unbound, config.execute, stats.clone()),
             importer: Importer::default(),
             objects: Mutex::new(Objects::new()),
+            pace: Arc::default(),
             arena: Mutex::new(None),
             stats,
         })

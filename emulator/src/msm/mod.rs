@@ -143,6 +143,14 @@ impl Driver for Msm {
         kmd::msm::mmap_offset
     }
 
+    fn commands(&self) -> &'static [&'static str] {
+        &COMMANDS
+    }
+
+    fn vm_ids(&self) -> Vec<u32> {
+        self.existing_vm(VM_ID).map(|_| VM_ID).into_iter().collect()
+    }
+
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>> {
         Some(self.existing_vm(vm_id)?.space.runs())
     }

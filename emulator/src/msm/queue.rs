@@ -45,7 +45,7 @@ impl Msm {
             if !self.is_user_managed() || args.prio != 0 {
                 return Err(Errno::INVAL);
             }
-            queue.jobs = Some(Queue::new());
+            queue.jobs = Some(Queue::new(self.file.device.pace.clone()));
         } else {
             // Odd, but so it is: a GPU that does not preempt, though the driver would let it, refuses the flag.
             let preempt = args.flags & SUBMITQUEUE_ALLOW_PREEMPT != 0 && self.gpu.rings == 1;

@@ -102,6 +102,14 @@ impl Driver for Panthor {
         kmd::panthor::mmap_offset
     }
 
+    fn commands(&self) -> &'static [&'static str] {
+        &COMMANDS
+    }
+
+    fn vm_ids(&self) -> Vec<u32> {
+        self.vms.lock().ids()
+    }
+
     fn runs(&self, vm_id: u32) -> Option<Vec<Run>> {
         Some(self.vm(vm_id)?.space.runs())
     }

@@ -49,9 +49,9 @@ pub(super) struct Vm {
 impl Vm {
     fn new(device: Arc<Device>, user_va_range: u64) -> Arc<Self> {
         Arc::new(Self {
+            queue: Queue::new(device.pace.clone()),
             space: AddressSpace::new(device, true),
             user_va_range,
-            queue: Queue::new(),
             submit: Mutex::new(()),
             unusable: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
