@@ -1,4 +1,4 @@
-//! `msm_drm.h`, version 1.13: Qualcomm Adreno. What allocating memory and binding it take; nothing of submitting work.
+//! `msm_drm.h`, version 1.13: Qualcomm Adreno.
 //!
 //! Addresses, sizes and offsets are bytes. Every `pad` must be zero.
 
@@ -90,6 +90,80 @@ uapi_structs! {
         pub point: u64,
     }
 
+    /// A place in a command stream that the kernel fills with an object's address.
+    pub struct SubmitReloc = "drm_msm_gem_submit_reloc" {
+        /// Offset in the object that holds the command stream, not below that of the reloc before.
+        pub submit_offset: u32,
+        /// Bits that are set in what is written.
+        pub or: u32,
+        /// Left shift of the address; right, when it is negative.
+        pub shift: i32,
+        /// Index of the object in the submission's table.
+        pub reloc_idx: u32,
+        /// Added to the object's address.
+        pub reloc_offset: u64,
+    }
+
+    /// One command stream of a submission.
+    pub struct SubmitCmd = "drm_msm_gem_submit_cmd" {
+        /// A `SUBMIT_CMD_` value.
+        pub r#type: u32,
+        /// Index of its object in the submission's table; zero with VM_BIND.
+        pub submit_idx: u32,
+        /// Its offset in the object; zero with VM_BIND.
+        pub submit_offset: u32,
+        /// Its length, a multiple of 4.
+        pub size: u32,
+        /// Nobody looks at it.
+        pub pad: u32,
+        /// Number of relocs; zero with VM_BIND.
+        pub nr_relocs: u32,
+        /// User address of the [`SubmitReloc`]s; with VM_BIND the GPU address of the stream.
+        pub relocs: u64,
+    } union { iova: u64 = relocs }
+
+    /// One object that a submission uses.
+    pub struct SubmitBo = "drm_msm_gem_submit_bo" {
+        /// `SUBMIT_BO_` flags, [`SUBMIT_BO_READ`] or [`SUBMIT_BO_WRITE`] among them.
+        pub flags: u32,
+        /// GEM handle.
+        pub handle: u32,
+        /// Where user space thinks that it is. The kernel does not look at it any more.
+        pub presumed: u64,
+    }
+
+    /// Submits command streams to a queue.
+    pub struct GemSubmit = "drm_msm_gem_submit" {
+        /// [`PIPE_3D0`] and `SUBMIT_` flags.
+        pub flags: u32,
+        /// Out: the submission's number in its queue; in, with [`SUBMIT_FENCE_SN_IN`].
+        pub fence: u32,
+        /// Number of objects.
+        pub nr_bos: u32,
+        /// Number of command streams.
+        pub nr_cmds: u32,
+        /// User address of the [`SubmitBo`]s.
+        pub bos: u64,
+        /// User address of the [`SubmitCmd`]s.
+        pub cmds: u64,
+        /// In: a sync file to wait for, by [`SUBMIT_FENCE_FD_IN`]. Out: one of the submission, by [`SUBMIT_FENCE_FD_OUT`].
+        pub fence_fd: i32,
+        /// The submit queue.
+        pub queueid: u32,
+        /// User address of the [`Syncobj`]s to wait for, by [`SUBMIT_SYNCOBJ_IN`].
+        pub in_syncobjs: u64,
+        /// User address of the [`Syncobj`]s to signal, by [`SUBMIT_SYNCOBJ_OUT`].
+        pub out_syncobjs: u64,
+        /// Number of syncobjs to wait for.
+        pub nr_in_syncobjs: u32,
+        /// Number of syncobjs to signal.
+        pub nr_out_syncobjs: u32,
+        /// Size of one [`Syncobj`], as the caller knows it.
+        pub syncobj_stride: u32,
+        /// Must be zero.
+        pub pad: u32,
+    }
+
     /// One operation of a VM_BIND call.
     pub struct VmBindOp = "drm_msm_vm_bind_op" {
         /// A `VM_BIND_OP_` value.
@@ -173,6 +247,34 @@ uapi_structs! {
         /// Must be zero.
         pub pad: u32,
     }
+
+    /// A group of performance counters.
+    pub struct PerfcntrGroup = "drm_msm_perfcntr_group" {
+        /// Its name.
+        pub group_name: [u8; 16],
+        /// How many of its counters are wanted.
+        pub nr_countables: u32,
+        /// Must be zero.
+        pub pad: u32,
+        /// User address of what each is to count, a `u32` a counter.
+        pub countables: u64,
+    }
+
+    /// Reserves performance counters, or streams them.
+    pub struct PerfcntrConfig = "drm_msm_perfcntr_config" {
+        /// `PERFCNTR_` flags.
+        pub flags: u32,
+        /// Number of groups.
+        pub nr_groups: u32,
+        /// User address of the [`PerfcntrGroup`]s.
+        pub groups: u64,
+        /// Nanoseconds from sample to sample.
+        pub period: u64,
+        /// 2 to the power of this are the bytes of the buffer.
+        pub bufsz_shift: u32,
+        /// Size of one [`PerfcntrGroup`], as the caller knows it.
+        pub group_stride: u32,
+    }
 }
 
 impl VmBind {
@@ -202,8 +304,16 @@ impl VmBind {
 }
 
 uapi_consts! {
-    /// The only engine.
+    /// No engine.
+    pub const PIPE_NONE: u32 = "MSM_PIPE_NONE", 0x00;
+    /// The first 2D engine, which no GPU has any more.
+    pub const PIPE_2D0: u32 = "MSM_PIPE_2D0", 0x01;
+    /// The second 2D engine.
+    pub const PIPE_2D1: u32 = "MSM_PIPE_2D1", 0x02;
+    /// The only engine that there is.
     pub const PIPE_3D0: u32 = "MSM_PIPE_3D0", 0x10;
+    /// Mask of the engine in [`GemSubmit::flags`].
+    pub const PIPE_ID_MASK: u32 = "MSM_PIPE_ID_MASK", 0xffff;
 
     /// The GPU's old name, such as 630; zero for GPUs without one.
     pub const PARAM_GPU_ID: u32 = "MSM_PARAM_GPU_ID", 0x01;
@@ -219,6 +329,8 @@ uapi_consts! {
     pub const PARAM_GMEM_BASE: u32 = "MSM_PARAM_GMEM_BASE", 0x06;
     /// Number of priorities of submit queues.
     pub const PARAM_PRIORITIES: u32 = "MSM_PARAM_PRIORITIES", 0x07;
+    /// The name of [`PARAM_PRIORITIES`] from when a priority was a ring.
+    pub const PARAM_NR_RINGS: u32 = "MSM_PARAM_NR_RINGS", PARAM_PRIORITIES;
     /// Zero.
     pub const PARAM_PP_PGTABLE: u32 = "MSM_PARAM_PP_PGTABLE", 0x08;
     /// Number of GPU faults so far.
@@ -304,8 +416,49 @@ uapi_consts! {
     /// The content may go.
     pub const MADV_DONTNEED: u32 = "MSM_MADV_DONTNEED", 1;
 
+    /// The kernel's own: the content is gone.
+    pub const MADV_PURGED: u32 = "__MSM_MADV_PURGED", 2;
+
     /// Take the fence out of the syncobj after the wait.
     pub const SYNCOBJ_RESET: u32 = "MSM_SYNCOBJ_RESET", 1;
+    /// All flags.
+    pub const SYNCOBJ_FLAGS: u32 = "MSM_SYNCOBJ_FLAGS", SYNCOBJ_RESET;
+
+    /// A command stream that is executed.
+    pub const SUBMIT_CMD_BUF: u32 = "MSM_SUBMIT_CMD_BUF", 1;
+    /// A command stream that another one calls.
+    pub const SUBMIT_CMD_IB_TARGET_BUF: u32 = "MSM_SUBMIT_CMD_IB_TARGET_BUF", 2;
+    /// A command stream that is executed when another context was there in between.
+    pub const SUBMIT_CMD_CTX_RESTORE_BUF: u32 = "MSM_SUBMIT_CMD_CTX_RESTORE_BUF", 3;
+    /// The GPU reads the object.
+    pub const SUBMIT_BO_READ: u32 = "MSM_SUBMIT_BO_READ", 1;
+    /// The GPU writes the object.
+    pub const SUBMIT_BO_WRITE: u32 = "MSM_SUBMIT_BO_WRITE", 2;
+    /// Put the content into crash dumps.
+    pub const SUBMIT_BO_DUMP: u32 = "MSM_SUBMIT_BO_DUMP", 4;
+    /// Do not wait for what others do with the object.
+    pub const SUBMIT_BO_NO_IMPLICIT: u32 = "MSM_SUBMIT_BO_NO_IMPLICIT", 8;
+    /// All flags.
+    pub const SUBMIT_BO_FLAGS: u32 = "MSM_SUBMIT_BO_FLAGS",
+        SUBMIT_BO_READ | SUBMIT_BO_WRITE | SUBMIT_BO_DUMP | SUBMIT_BO_NO_IMPLICIT;
+    /// Do not wait for what others do with the objects.
+    pub const SUBMIT_NO_IMPLICIT: u32 = "MSM_SUBMIT_NO_IMPLICIT", 0x8000_0000;
+    /// Wait for the sync file in `fence_fd`.
+    pub const SUBMIT_FENCE_FD_IN: u32 = "MSM_SUBMIT_FENCE_FD_IN", 0x4000_0000;
+    /// Return a sync file in `fence_fd`.
+    pub const SUBMIT_FENCE_FD_OUT: u32 = "MSM_SUBMIT_FENCE_FD_OUT", 0x2000_0000;
+    /// Copy the streams into the ring buffer (privileged, and not in every kernel).
+    pub const SUBMIT_SUDO: u32 = "MSM_SUBMIT_SUDO", 0x1000_0000;
+    /// There are syncobjs to wait for.
+    pub const SUBMIT_SYNCOBJ_IN: u32 = "MSM_SUBMIT_SYNCOBJ_IN", 0x0800_0000;
+    /// There are syncobjs to signal.
+    pub const SUBMIT_SYNCOBJ_OUT: u32 = "MSM_SUBMIT_SYNCOBJ_OUT", 0x0400_0000;
+    /// User space chooses the submission's number.
+    pub const SUBMIT_FENCE_SN_IN: u32 = "MSM_SUBMIT_FENCE_SN_IN", 0x0200_0000;
+    /// All flags.
+    pub const SUBMIT_FLAGS: u32 = "MSM_SUBMIT_FLAGS",
+        SUBMIT_NO_IMPLICIT | SUBMIT_FENCE_FD_IN | SUBMIT_FENCE_FD_OUT | SUBMIT_SUDO | SUBMIT_SYNCOBJ_IN
+            | SUBMIT_SYNCOBJ_OUT | SUBMIT_FENCE_SN_IN;
 
     /// Unmap.
     pub const VM_BIND_OP_UNMAP: u32 = "MSM_VM_BIND_OP_UNMAP", 0;
@@ -315,13 +468,19 @@ uapi_consts! {
     pub const VM_BIND_OP_MAP_NULL: u32 = "MSM_VM_BIND_OP_MAP_NULL", 2;
     /// Put the content into crash dumps.
     pub const VM_BIND_OP_DUMP: u32 = "MSM_VM_BIND_OP_DUMP", 1;
+    /// All flags of an operation.
+    pub const VM_BIND_OP_FLAGS: u32 = "MSM_VM_BIND_OP_FLAGS", VM_BIND_OP_DUMP;
     /// Wait for the sync file in `fence_fd`.
     pub const VM_BIND_FENCE_FD_IN: u32 = "MSM_VM_BIND_FENCE_FD_IN", 1;
     /// Return a sync file in `fence_fd`.
     pub const VM_BIND_FENCE_FD_OUT: u32 = "MSM_VM_BIND_FENCE_FD_OUT", 2;
+    /// All flags of a call.
+    pub const VM_BIND_FLAGS: u32 = "MSM_VM_BIND_FLAGS", VM_BIND_FENCE_FD_IN | VM_BIND_FENCE_FD_OUT;
 
     /// Wait as if somebody looked at the clock.
     pub const WAIT_FENCE_BOOST: u32 = "MSM_WAIT_FENCE_BOOST", 1;
+    /// All flags.
+    pub const WAIT_FENCE_FLAGS: u32 = "MSM_WAIT_FENCE_FLAGS", WAIT_FENCE_BOOST;
 
     /// Other queues may preempt this one.
     pub const SUBMITQUEUE_ALLOW_PREEMPT: u32 = "MSM_SUBMITQUEUE_ALLOW_PREEMPT", 1;
@@ -331,6 +490,13 @@ uapi_consts! {
     pub const SUBMITQUEUE_FLAGS: u32 = "MSM_SUBMITQUEUE_FLAGS", SUBMITQUEUE_ALLOW_PREEMPT | SUBMITQUEUE_VM_BIND;
     /// Number of faults of a queue, 32 bits.
     pub const SUBMITQUEUE_PARAM_FAULTS: u32 = "MSM_SUBMITQUEUE_PARAM_FAULTS", 0;
+
+    /// Sample the counters; the ioctl returns a descriptor to read them from.
+    pub const PERFCNTR_STREAM: u32 = "MSM_PERFCNTR_STREAM", 1;
+    /// Return the number of counters that are free where there are too few.
+    pub const PERFCNTR_UPDATE: u32 = "MSM_PERFCNTR_UPDATE", 2;
+    /// All flags.
+    pub const PERFCNTR_FLAGS: u32 = "MSM_PERFCNTR_FLAGS", PERFCNTR_STREAM | PERFCNTR_UPDATE;
 }
 
 uapi_requests! {
@@ -342,6 +508,7 @@ uapi_requests! {
     "DRM_IOCTL_MSM_GEM_INFO" = iowr COMMAND_BASE + 0x3 => GemInfo;
     "DRM_IOCTL_MSM_GEM_CPU_PREP" = iow COMMAND_BASE + 0x4 => GemCpuPrep;
     "DRM_IOCTL_MSM_GEM_CPU_FINI" = iow COMMAND_BASE + 0x5 => GemCpuFini;
+    "DRM_IOCTL_MSM_GEM_SUBMIT" = iowr COMMAND_BASE + 0x6 => GemSubmit;
     "DRM_IOCTL_MSM_WAIT_FENCE" = iow COMMAND_BASE + 0x7 => WaitFence;
     "DRM_IOCTL_MSM_GEM_MADVISE" = iowr COMMAND_BASE + 0x8 => GemMadvise;
     "DRM_IOCTL_MSM_SUBMITQUEUE_NEW" = iowr COMMAND_BASE + 0xa => SubmitqueueNew;
@@ -349,4 +516,5 @@ uapi_requests! {
         u32);
     "DRM_IOCTL_MSM_SUBMITQUEUE_QUERY" = iow COMMAND_BASE + 0xc => SubmitqueueQuery;
     "DRM_IOCTL_MSM_VM_BIND" = iowr COMMAND_BASE + 0xd => VmBind;
+    "DRM_IOCTL_MSM_PERFCNTR_CONFIG" = iow COMMAND_BASE + 0xe => PerfcntrConfig;
 }

@@ -30,7 +30,7 @@ const HEADERS: &[Header] = &[
         structs: msm::STRUCTS,
         constants: msm::CONSTANTS,
         requests: msm::REQUESTS,
-        whole: false,
+        whole: true,
     },
     Header {
         path: "drm/panthor_drm.h",
@@ -163,7 +163,8 @@ fn missing(header: &Header, text: &str) -> Vec<String> {
             continue;
         };
         let ours: BTreeSet<_> = fields(layout).map(|(field, ..)| field).collect();
-        let declared = body.split(';').filter_map(declared_name);
+        // What starts with an underline is a second name, for C++.
+        let declared = body.split(';').filter_map(declared_name).filter(|name| !name.starts_with('_'));
         missing.extend(
             declared.filter(|field| !ours.contains(field)).map(|field| format!("field {name}.{field}")),
         );
