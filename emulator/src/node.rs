@@ -224,10 +224,12 @@ impl Node {
         let at = unsafe { self.driver.file().mmap(place, offset, len)? };
         if prot != writable {
             // SAFETY: the mapping made above, which the caller gets only when this succeeds.
-            unsafe {
-                mprotect(at.cast(), len as usize, prot)
-                    .inspect_err(|_| drop(munmap(at.cast(), len as usize)))?
-            };
+            let narrowed = unsafe { mprotect(at.cast(), len as usize, prot) };
+            if let Err(errno) = narrowed {
+                // SAFETY: as above.
+                unsafe { munmap(at.cast(), len as usize)? };
+                return Err(errno);
+            }
         }
         Ok(at)
     }
