@@ -12,6 +12,16 @@ use tempfile::TempDir;
 /// Where distributions put the manifests of explicit layers, the validation layer's among them.
 const EXPLICIT_LAYERS: &str = "/usr/share/vulkan/explicit_layer.d";
 
+/// Has the validation layer say everything, each time: by itself it says each kind of message ten times a process. All but one kind: that a
+/// structure is newer than the layer, in 10 KB for each of dozens a device, tells nothing about the program.
+const VALIDATION: [(&str, &str); 2] = [
+    ("VK_LAYER_DUPLICATE_MESSAGE_LIMIT", "1000000000"),
+    (
+        "VK_LAYER_MESSAGE_ID_FILTER",
+        "VUID-VkPhysicalDeviceProperties2-pNext-pNext,VUID-VkDeviceCreateInfo-pNext-pNext",
+    ),
+];
+
 /// Where the layer under test is.
 #[derive(Args)]
 pub(crate) struct Place {
@@ -78,6 +88,9 @@ impl Environment {
         ];
         if let Some(folder) = self.folder.as_ref().filter(|_| ours) {
             variables.push(layer_path(folder.as_os_str(), settings.listening == Listening::Above));
+        }
+        if settings.listening != Listening::None {
+            variables.extend(VALIDATION.map(|(name, value)| (name, Some(value.into()))));
         }
         variables
     }

@@ -6,7 +6,7 @@ use crate::report::{Record, Status};
 use crate::settings::{Kernel, Listening, Settings, Unbound};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -28,8 +28,7 @@ pub(super) struct TargetArguments {
     /// Unbound pages end the process that touches them (under an emulated kernel)
     #[arg(long)]
     trap: bool,
-    /// Loads the Khronos validation layer between our layer and the driver, or above ours; its errors fail a case. It tells each kind ten
-    /// times a process, so that --batch 1 finds all cases
+    /// Loads the Khronos validation layer between our layer and the driver, or above ours; its errors fail a case
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value_t = Listening::None,
           default_missing_value = "below")]
     validation: Listening,
@@ -272,27 +271,33 @@ fn how(status: ExitStatus, errors: &str) -> String {
     }
 }
 
-/// Fails the cases during which the validation layer wrote an error to standard output, where it writes when nobody else listens. Returns the
-/// errors that came before the first case.
+/// Fails the cases during which the validation layer wrote errors to standard output, where it writes when nobody else listens; the message
+/// has the names of all kinds, and the first one's text. Returns the errors that came before the first case.
 fn blame_validation(records: &mut [Record], said: &str) -> Vec<String> {
     let (mut case, mut outside) = (None, Vec::new());
+    let mut blamed = BTreeMap::<&str, (BTreeSet<&str>, &str)>::new();
     for line in said.lines() {
         if let Some(name) = line.strip_prefix("Test case '").and_then(|line| line.split('\'').next()) {
             case = Some(name);
-        } else if line.contains("Validation Error") && !line.contains("unknown VkStructureType") {
+        } else if let Some((_, text)) = line.split_once("Validation Error: ")
+            && !text.contains("unknown VkStructureType")
+        {
             // (Structures that it does not know are those of a CTS or a driver newer than it is.)
             match case {
                 None => outside.push(line.to_owned()),
                 Some(case) => {
-                    // A failure that is there already has the better reason.
-                    if let Some(record) = records.iter_mut().find(|record| record.case == case)
-                        && !record.status.is_failure()
-                    {
-                        record.status = Status::Fail;
-                        record.message = line.to_owned();
-                    }
+                    let kind = text.trim_start_matches("[ ").split(' ').next().unwrap_or(text);
+                    blamed.entry(case).or_insert_with(|| (BTreeSet::new(), text)).0.insert(kind);
                 }
             }
+        }
+    }
+    for record in records {
+        // A failure that is there already has the better reason.
+        if let Some((kinds, text)) = blamed.get(&*record.case).filter(|_| !record.status.is_failure()) {
+            let kinds: Vec<_> = kinds.iter().copied().collect();
+            record.status = Status::Fail;
+            record.message = format!("{}: {text}", kinds.join(" "));
         }
     }
     outside
@@ -307,9 +312,13 @@ mod tests {
         let record = |case: &str, status| Record { status, ..Record::new(case) };
         let mut records = [record("a.one", Status::Pass), record("a.two", Status::Pass)];
         let said = "Validation Error: [ VUID-y ]\nTest case 'a.one'..\nValidation Error: unknown VkStructureType (7)\n  Pass (x)\n\n\
-                    Test case 'a.two'..\nValidation Error: [ VUID-x ]\n  Pass (x)\n";
+                    Test case 'a.two'..\nVUID-x(ERROR): Validation Error: [ VUID-x ] one\nValidation Error: [ VUID-w ] two\n\
+                    Validation Error: [ VUID-x ] three\n  Pass (x)\n";
         assert_eq!(blame_validation(&mut records, said), ["Validation Error: [ VUID-y ]"]);
         assert_eq!(records[0].status, Status::Pass);
-        assert_eq!((records[1].status, &*records[1].message), (Status::Fail, "Validation Error: [ VUID-x ]"));
+        assert_eq!(
+            (records[1].status, &*records[1].message),
+            (Status::Fail, "VUID-w VUID-x: [ VUID-x ] one")
+        );
     }
 }
