@@ -3,12 +3,13 @@
 //! The mirror is a [`gpuvm::Vm`] in immediate mode: a job is prepared, the kernel does it, and the mirror follows as far as the kernel
 //! came. What an object needs in the kernel lives in its `vm_bo` and goes with it, in the deferred clean-up after a job.
 
+use crate::carrier::{Backing, Carrier, Follow, Sent};
 use crate::residency::Residency;
 use gpuvm::{
     Contended, Driver, Exec, Fence, FenceSignal, Immediate, Job, Locking, LogReader, Mapping, Op, OpKind,
     Plan, Planner, Policy, Reservation, Target, Usage, VaRange, VmBo, VmError,
 };
-use kmd::{BindOp, BindTarget, BufferObject, Errno, GemHandle, Refused};
+use kmd::{Errno, GemHandle, Limits};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -29,12 +30,12 @@ pub struct Want {
 /// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
 pub type Object = VmBo<BoId>;
 
-/// What the mirror keeps of objects: the kernel's handle, closed when the object's last reference has gone.
+/// What the mirror keeps of objects: what is behind them, let go when the object's last reference has gone.
 struct Binding;
 
 impl Driver for Binding {
     type Mode = Immediate;
-    type BoData = Option<BufferObject>;
+    type BoData = Option<Backing>;
     type VaData = ();
 }
 
@@ -76,7 +77,10 @@ pub type Verifier = Box<dyn Fn(&[Mapping<GemHandle>]) -> Result<(), String> + Se
 
 /// The address space of one device.
 pub struct AddressSpace {
-    kernel: Box<dyn kmd::Vm>,
+    /// Most operations of a chunk.
+    max_ops: usize,
+    /// Executes what the layer binds by itself, and every bind that has no carrier of its own. Locked after `state`.
+    home: Mutex<Box<dyn Carrier>>,
     verifier: Option<Verifier>,
     state: Mutex<State>,
     lost: AtomicBool,
@@ -92,9 +96,7 @@ struct State {
     next_object: u32,
     /// By start address: the ranges that belong to resources.
     windows: BTreeMap<u64, Window>,
-    /// Kept for its memory.
-    batch: Vec<BindOp>,
-    /// Operations that the kernel took, and bind calls to it.
+    /// Operations that were taken, and the calls that it took.
     sent_ops: u64,
     sent_calls: u64,
 }
@@ -105,13 +107,14 @@ struct Window {
 }
 
 impl AddressSpace {
-    /// Takes over an empty VM. `log_shift`: the last `2^log_shift` updates are kept for [`Self::log`].
+    /// Takes over an empty VM with these limits, whose operations `home` carries. `log_shift`: the last `2^log_shift` updates are
+    /// kept for [`Self::write_log`].
     pub fn new(
-        kernel: Box<dyn kmd::Vm>,
+        limits: &Limits,
+        home: Box<dyn Carrier>,
         verifier: Option<Verifier>,
         log_shift: Option<u32>,
     ) -> Result<Self, VmError> {
-        let limits = kernel.limits();
         let range = VaRange::new(limits.va.start, limits.va.end - limits.va.start)?;
         let policy = Policy {
             null_mapping: limits.null_mapping,
@@ -135,12 +138,12 @@ impl AddressSpace {
             planner: Planner::new(policy),
             next_object: 0,
             windows: BTreeMap::new(),
-            batch: Vec::new(),
             sent_ops: 0,
             sent_calls: 0,
         };
         Ok(Self {
-            kernel,
+            max_ops: limits.max_ops,
+            home: Mutex::new(home),
             verifier,
             state: Mutex::new(state),
             lost: AtomicBool::new(false),
@@ -181,11 +184,11 @@ impl AddressSpace {
     }
 
     /// Makes a buffer object known. One that others can reach, as exported and imported memory can be, is `external`.
-    pub fn add_object(&self, object: BufferObject, external: bool) -> Result<Object, BindError> {
+    pub fn add_object(&self, backing: Backing, external: bool) -> Result<Object, BindError> {
         let mut state = self.state.lock();
         let id = BoId(state.next_object);
         state.next_object += 1;
-        let alloc = state.mirror.prealloc(id, Some(object));
+        let alloc = state.mirror.prealloc(id, Some(backing));
         let bo = state.mirror.obtain_prealloc(alloc)?;
         if external {
             state.mirror.set_reservation(id, &Reservation::new())?;
@@ -205,7 +208,7 @@ impl AddressSpace {
         if !reservation.is_signaled(Usage::Bookkeep) {
             return Ok(());
         }
-        let unbind = |state: &mut State| self.bind_locked(state, &[]);
+        let unbind = |state: &mut State| self.bind_locked(state, &[], None);
         // A moment's lack of memory may be over at the second try.
         unbind(&mut state).or_else(|_| unbind(&mut state))
     }
@@ -232,9 +235,24 @@ impl AddressSpace {
 
     /// Gives a resource its range of addresses: nothing is bound in it, its residency bits follow the binds.
     pub fn add_window(&self, range: VaRange, residency: Option<Residency>) -> Result<(), BindError> {
+        self.open_window(range, residency, OpKind::Null, None)
+    }
+
+    /// As [`Self::add_window`], for a range that the driver has given to its resource by itself: all of it is `content`.
+    pub fn adopt_window(&self, range: VaRange, content: OpKind<BoId>) -> Result<(), BindError> {
+        self.open_window(range, None, content, Some(&mut Follow))
+    }
+
+    fn open_window(
+        &self,
+        range: VaRange,
+        residency: Option<Residency>,
+        content: OpKind<BoId>,
+        carrier: Option<&mut dyn Carrier>,
+    ) -> Result<(), BindError> {
         let mut state = self.state.lock();
         state.windows.insert(range.start, Window { range, residency });
-        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Null }]);
+        let result = self.bind_locked(&mut state, &[Want { range, kind: content }], carrier);
         if result.is_err() {
             state.windows.remove(&range.start);
         }
@@ -243,23 +261,51 @@ impl AddressSpace {
 
     /// Takes the range away from its resource, with everything that is bound in it.
     pub fn remove_window(&self, range: VaRange) -> Result<(), BindError> {
+        self.end_window(range, None)
+    }
+
+    /// As [`Self::remove_window`], for a range that the driver takes away by itself.
+    pub fn forget_window(&self, range: VaRange) -> Result<(), BindError> {
+        self.end_window(range, Some(&mut Follow))
+    }
+
+    fn end_window(&self, range: VaRange, carrier: Option<&mut dyn Carrier>) -> Result<(), BindError> {
         let mut state = self.state.lock();
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Ok(left) = state.mirror.prefetch_ops(range)
         {
             left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
         }
-        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }]);
+        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }], carrier);
         state.windows.remove(&range.start);
         result
     }
 
-    /// Makes the wanted bindings true: later ones win over earlier ones. The log names them by `queue`.
+    /// Makes the wanted bindings true at once: later ones win over earlier ones. The log names them by `queue`.
     pub fn bind(&self, queue: u32, wants: &[Want]) -> Result<(), BindError> {
+        self.bind_by(queue, wants, None)
+    }
+
+    /// As [`Self::bind`], by a carrier of the caller's, which is asked even where there is nothing to do.
+    pub fn bind_through(
+        &self,
+        queue: u32,
+        wants: &[Want],
+        carrier: &mut dyn Carrier,
+    ) -> Result<(), BindError> {
+        self.bind_by(queue, wants, Some(carrier))
+    }
+
+    fn bind_by(
+        &self,
+        queue: u32,
+        wants: &[Want],
+        carrier: Option<&mut dyn Carrier>,
+    ) -> Result<(), BindError> {
         let mut state = self.state.lock();
         let (ops, calls) = (state.sent_ops, state.sent_calls);
         state.mirror.set_queue(queue);
-        let result = self.bind_locked(&mut state, wants);
+        let result = self.bind_locked(&mut state, wants, carrier);
         state.mirror.set_queue(0);
         self.counters.wanted.fetch_add(wants.len() as u64, Ordering::Relaxed);
         self.counters.ops.fetch_add(state.sent_ops - ops, Ordering::Relaxed);
@@ -273,10 +319,18 @@ impl AddressSpace {
         (state.mirror.len(), state.mirror.memory_bytes())
     }
 
-    fn bind_locked(&self, state: &mut State, wants: &[Want]) -> Result<(), BindError> {
+    fn bind_locked(
+        &self,
+        state: &mut State,
+        wants: &[Want],
+        carrier: Option<&mut dyn Carrier>,
+    ) -> Result<(), BindError> {
         let plan = state.plan(wants)?;
         let job = state.mirror.prepare(plan)?;
-        let result = self.execute(state, job);
+        let result = match carrier {
+            Some(carrier) => self.execute(state, job, carrier),
+            None => self.execute(state, job, &mut **self.home.lock()),
+        };
         state.mirror.deferred_cleanup();
         if let Err(BindError::Lost(why)) = &result {
             self.lose_locked(state, why);
@@ -285,51 +339,35 @@ impl AddressSpace {
         result.map(|plan| state.planner.recycle(plan))
     }
 
-    fn execute(&self, state: &mut State, job: Job<BoId, Plan<BoId>>) -> Result<Plan<BoId>, BindError> {
-        state.note_unbound(job.ops());
-        match self.send(state, job.source().chunks()) {
-            Ok(()) => {
-                let plan = state.mirror.commit(job)?;
-                state.refresh_residency(plan.ops());
-                Ok(plan)
-            }
-            Err(refused) => Err(self.refuse(state, job, refused)),
-        }
-    }
-
-    /// Hands operations to the kernel, chunk by chunk.
-    fn send<'a>(
+    fn execute(
         &self,
         state: &mut State,
-        chunks: impl Iterator<Item = &'a [Op<BoId>]>,
-    ) -> Result<(), Refused> {
-        let mut applied = 0;
-        for chunk in chunks {
-            state.fill_batch(chunk).map_err(|errno| Refused { applied, errno })?;
-            state.sent_calls += 1;
-            let sent = self.kernel.bind(&state.batch);
-            let taken = sent.as_ref().map_or_else(|refused| refused.applied, |()| chunk.len());
-            applied += taken;
-            state.sent_ops += taken as u64;
-            sent.map_err(|refused| Refused { applied, errno: refused.errno })?;
-        }
-        Ok(())
-    }
-
-    /// The kernel took only part of a job: undoes that part, so that a failed bind changes nothing.
-    fn refuse(&self, state: &mut State, job: Job<BoId, Plan<BoId>>, refused: Refused) -> BindError {
-        let Refused { applied, errno } = refused;
+        job: Job<BoId, Plan<BoId>>,
+        carrier: &mut dyn Carrier,
+    ) -> Result<Plan<BoId>, BindError> {
+        state.note_unbound(job.ops());
+        let sent = carrier.carry(&mut job.source().chunks(), &|object| backing(&state.mirror, object));
+        state.count(&sent);
+        let Err(errno) = sent.end else {
+            let plan = state.mirror.commit(job)?;
+            state.refresh_residency(plan.ops());
+            return Ok(plan);
+        };
+        // The carrier took only part of the job: that part is undone, so that a failed bind changes nothing.
         let count = job.ops().len();
-        match self.take_back(state, job, applied) {
+        let applied = sent.ops;
+        let restored = self.take_back(state, job, applied, carrier);
+        let error = match restored {
             Err(error) => BindError::Lost(format!(
                 "operation {applied} of {count} failed ({errno}), and so did taking back the ones before it ({error})"
             )),
-            Ok(()) if !self.kernel.is_usable().unwrap_or(false) => {
+            Ok(()) if !carrier.is_usable() => {
                 BindError::Lost(format!("the kernel's VM is unusable ({errno})"))
             }
             Ok(()) if errno == Errno::NOMEM => BindError::OutOfMemory(errno),
             Ok(()) => BindError::Refused(errno),
-        }
+        };
+        Err(error)
     }
 
     /// Commits the first `applied` operations of a job, and brings back what was there before them.
@@ -338,6 +376,7 @@ impl AddressSpace {
         state: &mut State,
         job: Job<BoId, Plan<BoId>>,
         applied: usize,
+        carrier: &mut dyn Carrier,
     ) -> Result<(), BindError> {
         let mut undo = state.mirror.undo(&job.ops()[..applied]);
         // What unbinds comes first: it makes the room that what binds again may need.
@@ -345,11 +384,12 @@ impl AddressSpace {
         // Prepared before the job ends, so that no object goes that is to come back.
         let back = state.mirror.prepare(undo)?;
         let plan = state.mirror.commit_first(job, applied)?;
-        let undone = self.send(state, back.ops().chunks(self.kernel.limits().max_ops));
-        let restored = undone.as_ref().map_or_else(|refused| refused.applied, |()| back.ops().len());
-        state.mirror.commit_first(back, restored)?;
+        let mut chunks = back.ops().chunks(self.max_ops);
+        let undone = carrier.carry_back(&mut chunks, &|object| backing(&state.mirror, object));
+        state.count(&undone);
+        state.mirror.commit_first(back, undone.ops)?;
         state.refresh_residency(plan.ops());
-        undone.map_err(|refused| BindError::Refused(refused.errno))
+        undone.end.map_err(BindError::Refused)
     }
 
     fn verify(&self, state: &mut State) {
@@ -379,9 +419,15 @@ fn continues(last: &Mapping<GemHandle>, range: &VaRange, target: &Target<GemHand
         }
 }
 
+/// What is behind an object, unless it is closed.
+fn backing(mirror: &gpuvm::Vm<BoId, Binding>, object: BoId) -> Option<&Backing> {
+    mirror.bo(object)?.data().as_ref()
+}
+
 impl State {
-    fn handle(&self, object: BoId) -> Option<GemHandle> {
-        self.mirror.bo(object)?.data().as_ref().map(|object| object.handle())
+    fn count(&mut self, sent: &Sent) {
+        self.sent_ops += sent.ops as u64;
+        self.sent_calls += sent.calls as u64;
     }
 
     /// The mirror in the kernel's terms, with mappings that continue each other as one.
@@ -391,8 +437,9 @@ impl State {
             let target = match target {
                 Target::Null => Target::Null,
                 Target::Object { object, offset } => {
-                    let object =
-                        self.handle(object).ok_or_else(|| format!("{object:?} at {range} is closed"))?;
+                    let object = backing(&self.mirror, object)
+                        .and_then(Backing::handle)
+                        .ok_or_else(|| format!("{object:?} at {range} is closed"))?;
                     Target::Object { object, offset }
                 }
             };
@@ -443,28 +490,6 @@ impl State {
             tracing::warn!("vkQueueBindSparse: ranges that nothing orders overlap; the later bind wins");
         }
         Ok(plan)
-    }
-
-    /// Puts operations into the batch, in the kernel's terms.
-    fn fill_batch(&mut self, ops: &[Op<BoId>]) -> Result<(), Errno> {
-        self.batch.clear();
-        let mut last = None;
-        for op in ops {
-            let target = match op.kind {
-                OpKind::Map { object, offset } => {
-                    let bo = match last {
-                        Some((same, bo)) if same == object => bo,
-                        _ => self.handle(object).ok_or(Errno::BADF)?,
-                    };
-                    last = Some((object, bo));
-                    BindTarget::Map { bo, offset }
-                }
-                OpKind::Null => BindTarget::Null,
-                OpKind::Unmap => BindTarget::Unmap,
-            };
-            self.batch.push(BindOp { va: op.range.start, len: op.range.len, target });
-        }
-        Ok(())
     }
 
     /// Bits go before the pages do.

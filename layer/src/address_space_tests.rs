@@ -1,7 +1,9 @@
 //! The address space on an emulated panthor that keeps page tables and maps nothing.
 
 use super::*;
+use crate::carrier::AtOnce;
 use emulator::{Config, Faults, Node, Unbound};
+use kmd::Vm;
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
 use std::sync::Arc;
 
@@ -17,16 +19,17 @@ impl Rig {
     /// One window of 64 pages from address 0x10_0000 on.
     fn new(faults: Faults) -> Self {
         let node = Node::panthor(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
-        let kernel = PanthorVm::create(node.clone()).unwrap();
+        let kernel = Arc::new(PanthorVm::create(node.clone()).unwrap());
         let vm = kernel.id();
-        let space = AddressSpace::new(Box::new(kernel), None, Some(4)).unwrap();
+        let home = Box::new(AtOnce::new(kernel.clone()));
+        let space = AddressSpace::new(kernel.limits(), home, None, Some(4)).unwrap();
         space.add_window(range(0, 64), None).unwrap();
         Self { node, vm, space }
     }
 
     fn object(&self) -> Object {
         let object = create_bo(self.node.clone(), 64 * PAGE, BoOptions::default()).unwrap();
-        self.space.add_object(object, false).unwrap()
+        self.space.add_object(Backing::Owned(object), false).unwrap()
     }
 
     /// Pages of the kernel's page table that show an object.
@@ -86,7 +89,7 @@ fn an_object_that_a_queued_bind_names_goes_with_that_bind() {
 fn external_objects_do_not_wait_for_the_binds_of_others() {
     let rig = Rig::new(Faults::default());
     let shared = create_bo(rig.node.clone(), 64 * PAGE, BoOptions::default()).unwrap();
-    let (shared, private) = (rig.space.add_object(shared, true).unwrap(), rig.object());
+    let (shared, private) = (rig.space.add_object(Backing::Owned(shared), true).unwrap(), rig.object());
     rig.space.bind(1, &[map(0, 1, &shared, 0), map(1, 1, &private, 0)]).unwrap();
     let announced = rig.space.announce(&[map(5, 1, &private, 0)]);
     rig.space.evict(shared).unwrap();

@@ -49,8 +49,7 @@ const SIZE_OUTSIDE: DecodeError = DecodeError::Rule(
     "size must be at most the size of the resource minus resourceOffset (VUID-VkSparseMemoryBind-size-01100)",
 );
 const MISALIGNED: DecodeError = DecodeError::Rule(
-    "resourceOffset, memoryOffset and size must be multiples of the resource's alignment, 64 KiB \
-     (VUID-VkSparseMemoryBind-memory-01096)",
+    "resourceOffset, memoryOffset and size must be multiples of the resource's alignment (VUID-VkSparseMemoryBind-memory-01096)",
 );
 const MEMORY_OUTSIDE: DecodeError = DecodeError::Rule(
     "memoryOffset + size must lie in the memory (VUID-VkSparseMemoryBind-memoryOffset-01101, -size-01102)",
@@ -137,7 +136,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<(), DecodeError> {
         wants.reserve(binds.len());
         for bind in binds {
-            let size = checked_size(bind, buffer.range.len, buffer.size)?;
+            let size = checked_size(bind, buffer.range.len, buffer.size, buffer.alignment)?;
             let kind = self.backing(bind.memory, bind.memory_offset, size)?;
             wants.push(Want {
                 range: VaRange { start: buffer.range.start + bind.resource_offset, len: size },
@@ -155,10 +154,10 @@ impl<'a> Decoder<'a> {
         wants: &mut Vec<Want>,
     ) -> Result<(), DecodeError> {
         for bind in binds {
-            let size = checked_size(bind, image.size, image.size)?;
+            let size = checked_size(bind, image.size, image.size, image.alignment)?;
             let mut kind = self.backing(bind.memory, bind.memory_offset, size)?;
             let (mut offset, mut left) = (bind.resource_offset, size);
-            for place in image.planes.iter().map(|plane| plane.place.range) {
+            for place in image.planes.iter().map(|plane| plane.range) {
                 if left == 0 {
                     break;
                 }
@@ -195,7 +194,7 @@ impl<'a> Decoder<'a> {
             if bind.memory != vk::DeviceMemory::null() && bind.memory_offset % BLOCK != 0 {
                 return Err(MISALIGNED);
             }
-            let base = plane.place.range.start;
+            let base = plane.range.start;
             let vk::ImageSubresource { mip_level, array_layer, .. } = bind.subresource;
             if let Some(at) = layout.single_block(mip_level, array_layer, bind.offset, bind.extent) {
                 let kind = self.backing(bind.memory, bind.memory_offset, BLOCK)?;
@@ -249,21 +248,32 @@ fn advance(kind: &mut OpKind<BoId>, len: u64) {
     }
 }
 
-/// The bytes that a bind of a linear resource covers. `bindable` is the resource's size in whole blocks; a bind may also end where the
-/// application's own size (`asked`) ends, and then means the whole last block.
+/// The bytes that a bind of a linear resource covers. `bindable` is the resource's size in whole units of its
+/// `alignment`, a power of two; a bind may also end where the application's own size (`asked`) ends, and then means the whole last
+/// unit.
 #[inline]
-fn checked_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> Result<u64, DecodeError> {
-    let aligned = (bind.resource_offset | bind.size | bind.memory_offset) % BLOCK == 0;
+fn checked_size(
+    bind: &vk::SparseMemoryBind,
+    bindable: u64,
+    asked: u64,
+    alignment: u64,
+) -> Result<u64, DecodeError> {
+    let aligned = (bind.resource_offset | bind.size | bind.memory_offset) & (alignment - 1) == 0;
     let inside = bind.resource_offset < bindable && bind.size <= bindable - bind.resource_offset;
     if aligned && inside && bind.size != 0 && bind.flags.is_empty() {
         return Ok(bind.size);
     }
-    checked_odd_size(bind, bindable, asked)
+    checked_odd_size(bind, bindable, asked, alignment)
 }
 
 /// As [`checked_size`]: the binds that are not plainly right, rule by rule.
 #[cold]
-fn checked_odd_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> Result<u64, DecodeError> {
+fn checked_odd_size(
+    bind: &vk::SparseMemoryBind,
+    bindable: u64,
+    asked: u64,
+    alignment: u64,
+) -> Result<u64, DecodeError> {
     if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
         return Err(METADATA);
     }
@@ -277,13 +287,13 @@ fn checked_odd_size(bind: &vk::SparseMemoryBind, bindable: u64, asked: u64) -> R
         return Err(SIZE_OUTSIDE);
     }
     let has_memory = bind.memory != vk::DeviceMemory::null();
-    if bind.resource_offset % BLOCK != 0 || (has_memory && bind.memory_offset % BLOCK != 0) {
+    if bind.resource_offset % alignment != 0 || (has_memory && bind.memory_offset % alignment != 0) {
         return Err(MISALIGNED);
     }
-    if bind.size % BLOCK != 0 && bind.resource_offset + bind.size != asked {
+    if bind.size % alignment != 0 && bind.resource_offset + bind.size != asked {
         return Err(MISALIGNED);
     }
-    Ok(bind.size.next_multiple_of(BLOCK))
+    Ok(bind.size.next_multiple_of(alignment))
 }
 
 #[cfg(test)]
@@ -297,8 +307,8 @@ mod tests {
     #[test]
     fn sizes_follow_the_rules() {
         let whole = 4 * BLOCK;
-        assert_eq!(checked_size(&bind(0, whole), whole, whole - 5).unwrap(), whole);
-        assert_eq!(checked_size(&bind(0, whole - 5), whole, whole - 5).unwrap(), whole);
+        assert_eq!(checked_size(&bind(0, whole), whole, whole - 5, BLOCK).unwrap(), whole);
+        assert_eq!(checked_size(&bind(0, whole - 5), whole, whole - 5, BLOCK).unwrap(), whole);
         for (offset, size, rule) in [
             (0, 0, "01098"),
             (whole, BLOCK, "01099"),
@@ -308,7 +318,7 @@ mod tests {
             (4096, BLOCK, "01096"),
             (0, 4096, "01096"),
         ] {
-            let error = checked_size(&bind(offset, size), whole, whole - 5).unwrap_err();
+            let error = checked_size(&bind(offset, size), whole, whole - 5, BLOCK).unwrap_err();
             assert!(error.to_string().contains(rule), "{offset:#x} {size:#x}: {error}");
         }
     }

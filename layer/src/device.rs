@@ -2,31 +2,24 @@
 
 use crate::added::Added;
 use crate::added::family::{DeviceQueues, Family};
-use crate::address_space::{AddressSpace, BindError, Verifier};
+use crate::address_space::{AddressSpace, BindError};
 use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain::{self, ChainCopy};
-use crate::config::{Config, Kernel};
 use crate::handles::Table;
 use crate::icd::lavapipe::{self, Lavapipe};
+use crate::icd::{Additions, Icd, Way};
 use crate::image::Image;
 use crate::instance::{self, Failure, Instance, guard};
 use crate::loader::{self, DispatchKey, SetDeviceLoaderData};
 use crate::memory::Memory;
-use crate::queue::Queue;
-use crate::report::SPARSE_ADDRESS_SPACE;
-use crate::residency::Residency;
+use crate::queue::BindQueue;
 use crate::semaphore::Timeline;
 use crate::stats::Stats;
 use ash::vk;
 use core::ffi::{CStr, c_char, c_void};
-use emulator::{Gpu, Node};
-use gpuvm::VaRange;
-use kmd::msm::MsmVm;
-use kmd::panthor::PanthorVm;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use thiserror::Error;
 
@@ -48,28 +41,14 @@ pub struct Device {
 pub struct Sparse {
     /// What the application enabled.
     pub features: vk::PhysicalDeviceFeatures,
-    pub icd: Lavapipe,
-    pub node: Arc<Node>,
+    pub icd: Box<dyn Icd>,
     pub address_space: AddressSpace,
     pub memories: Table<vk::DeviceMemory, Memory>,
     pub buffers: Table<vk::Buffer, Buffer>,
     pub images: Table<vk::Image, Image>,
-    pub queues: Table<vk::Queue, Queue>,
+    pub queues: Table<vk::Queue, Arc<dyn BindQueue>>,
     pub timelines: Table<vk::Semaphore, Timeline>,
     pub stats: Stats,
-    /// Bytes of address space that resources have.
-    claimed: AtomicU64,
-}
-
-/// Why a resource got no addresses.
-#[derive(Debug, Error)]
-pub enum WindowError {
-    #[error("sparseAddressSpaceSize ({SPARSE_ADDRESS_SPACE:#x} bytes) is used up")]
-    Full,
-    #[error("the kernel refused the address range: {0}")]
-    Refused(kmd::Errno),
-    #[error(transparent)]
-    Bind(#[from] BindError),
 }
 
 static DEVICES: LazyLock<RwLock<FxHashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
@@ -110,59 +89,32 @@ impl Device {
 }
 
 impl Sparse {
+    /// `None` where the layer stands aside. `load` finds the functions of the device.
     fn new(
+        way: Way,
         instance: &Instance,
         physical: vk::PhysicalDevice,
         load: impl Fn(&CStr) -> *const c_void,
         features: vk::PhysicalDeviceFeatures,
-    ) -> Result<Self, SetupError> {
-        let config = instance.config;
-        let (node, vm) = open_kernel(config).map_err(SetupError::Kernel)?;
-        let verifier = config.verify.then(|| verifier(node.clone()));
-        Ok(Self {
+    ) -> Result<Option<Self>, SetupError> {
+        let (icd, address_space): (Box<dyn Icd>, _) = match way {
+            Way::Aside => return Ok(None),
+            Way::Lavapipe => {
+                let (icd, address_space) = Lavapipe::start(instance, physical, load)?;
+                (Box::new(icd), address_space)
+            }
+        };
+        Ok(Some(Self {
             features,
-            icd: Lavapipe::new(&instance.next, physical, load),
-            node,
-            address_space: AddressSpace::new(vm, verifier, config.vm_log).map_err(SetupError::Vm)?,
+            icd,
+            address_space,
             memories: Table::default(),
             buffers: Table::default(),
             images: Table::default(),
             queues: Table::default(),
             timelines: Table::default(),
-            stats: Stats::new(config.stats.is_some()),
-            claimed: AtomicU64::new(0),
-        })
-    }
-
-    /// Gives a resource its addresses: nothing is bound in them.
-    pub fn open_window(&self, range: VaRange, residency: Option<Residency>) -> Result<(), WindowError> {
-        let claim = |claimed: u64| claimed.checked_add(range.len).filter(|&sum| sum <= SPARSE_ADDRESS_SPACE);
-        self.claimed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
-            .map_err(|_| WindowError::Full)?;
-        let unclaim = || self.claimed.fetch_sub(range.len, Ordering::Relaxed);
-        if let Err(error) = self.node.add_window(range.start..range.end()) {
-            unclaim();
-            return Err(WindowError::Refused(error));
-        }
-        if let Err(error) = self.address_space.add_window(range, residency) {
-            self.node.remove_window(range.start..range.end());
-            unclaim();
-            return Err(error.into());
-        }
-        Ok(())
-    }
-
-    /// Takes a resource's addresses away, with whatever is bound there.
-    pub fn close_window(&self, range: VaRange) {
-        // Nobody can be told of a failure: the addresses go to somebody else. A moment's lack of memory may be over at the second try.
-        let unbound =
-            self.address_space.remove_window(range).or_else(|_| self.address_space.remove_window(range));
-        if let Err(error) = unbound {
-            self.address_space.lose(&format!("a resource's addresses could not be unbound: {error}"));
-        }
-        self.node.remove_window(range.start..range.end());
-        self.claimed.fetch_sub(range.len, Ordering::Relaxed);
+            stats: Stats::new(instance.config.stats.is_some()),
+        }))
     }
 
     /// What a failed bind is to the application.
@@ -185,59 +137,22 @@ impl Sparse {
         }
         // Valid usage destroys every resource first. Where that was forgotten, addresses must go back before the kernel's VM ends.
         for (_, buffer) in self.buffers.take_all() {
-            buffer.release(d, self);
+            self.icd.release_buffer(d, self, &buffer);
         }
         for (_, image) in self.images.take_all() {
-            image.release(self);
+            self.icd.release_image(self, &image);
         }
         self.address_space.write_log();
         if let Some(path) = &d.instance.config.stats {
-            self.stats.append_to(path, &self.address_space, &self.node.counters());
+            self.stats.append_to(path, &self.address_space, self.icd.map_calls());
         }
     }
-}
-
-/// An open file of the emulated device, and the VM that is its first.
-fn open_kernel(config: &Config) -> Result<(Arc<Node>, Box<dyn kmd::Vm>), kmd::Errno> {
-    let device =
-        emulator::Config { unbound: config.unbound, faults: config.faults, execute: !config.map_nothing };
-    if config.kernel == Kernel::EmulatedMsm {
-        let node = Node::msm(Gpu::A750, device)?;
-        Ok((node.clone(), Box::new(MsmVm::create(node)?)))
-    } else {
-        let node = Node::panthor(device)?;
-        Ok((node.clone(), Box::new(PanthorVm::create(node)?)))
-    }
-}
-
-/// Compares the mirror with the page table of the node's first VM.
-fn verifier(node: Arc<Node>) -> Verifier {
-    Box::new(move |mirror| {
-        let kernel = node.mappings(1);
-        let differs = |mine: Option<&gpuvm::Mapping<kmd::GemHandle>>, theirs: Option<&emulator::PageRun>| {
-            format!("the mirror has {mine:x?}, the page table {theirs:x?}")
-        };
-        for n in 0..mirror.len().max(kernel.len()) {
-            let (mine, theirs) = (mirror.get(n), kernel.get(n));
-            let equal = mine.zip(theirs).is_some_and(|(mine, theirs)| {
-                let target = match mine.target {
-                    gpuvm::Target::Null => None,
-                    gpuvm::Target::Object { object, offset } => Some((object, offset)),
-                };
-                (mine.range.start, mine.range.len, target) == (theirs.va, theirs.len, theirs.bo)
-            });
-            if !equal {
-                return Err(differs(mine, theirs));
-            }
-        }
-        Ok(())
-    })
 }
 
 /// Why a device could not be set up although its driver made it.
 #[derive(Debug, Error)]
-enum SetupError {
-    #[error("the emulated kernel: {0}")]
+pub enum SetupError {
+    #[error("the kernel: {0}")]
     Kernel(kmd::Errno),
     #[error("the mirror: {0}")]
     Vm(gpuvm::VmError),
@@ -273,64 +188,20 @@ struct Enabled<'a> {
 impl<'a> Enabled<'a> {
     /// # Safety
     /// `info` is valid with everything it points to.
-    unsafe fn new(info: &vk::DeviceCreateInfo<'a>, queues: Option<DeviceQueues<'a>>) -> Self {
-        use vk::StructureType as Type;
+    unsafe fn new(
+        info: &vk::DeviceCreateInfo<'a>,
+        queues: Option<DeviceQueues<'a>>,
+        additions: &Additions,
+    ) -> Self {
         // SAFETY: the caller's promise.
-        let mut chain = unsafe {
-            ChainCopy::new_until(
-                info.p_next,
-                &[
-                    Type::PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
-                    Type::PHYSICAL_DEVICE_SAMPLER_YCBCR_CONVERSION_FEATURES,
-                    Type::PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-                    Type::PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES,
-                    Type::PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
-                    Type::PHYSICAL_DEVICE_DESCRIPTOR_BUFFER_FEATURES_EXT,
-                ],
-            )
-        };
-        // A structure must not be chained twice: what the application has is edited in the copy, what it lacks is added.
-        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceDescriptorBufferFeaturesEXT<'_>>() {
-            features.descriptor_buffer = vk::TRUE;
-        } else {
-            chain
-                .push_front(vk::PhysicalDeviceDescriptorBufferFeaturesEXT::default().descriptor_buffer(true));
-        }
-        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan11Features<'_>>() {
-            features.sampler_ycbcr_conversion = vk::TRUE;
-        } else if let Some(features) = chain.get_mut::<vk::PhysicalDeviceSamplerYcbcrConversionFeatures<'_>>()
-        {
-            features.sampler_ycbcr_conversion = vk::TRUE;
-        } else {
-            chain.push_front(
-                vk::PhysicalDeviceSamplerYcbcrConversionFeatures::default().sampler_ycbcr_conversion(true),
-            );
-        }
-        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
-            features.buffer_device_address = vk::TRUE;
-            features.timeline_semaphore = vk::TRUE;
-        } else {
-            if let Some(features) = chain.get_mut::<vk::PhysicalDeviceBufferDeviceAddressFeatures<'_>>() {
-                features.buffer_device_address = vk::TRUE;
-            } else {
-                chain.push_front(
-                    vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true),
-                );
-            }
-            if let Some(features) = chain.get_mut::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>() {
-                features.timeline_semaphore = vk::TRUE;
-            } else {
-                chain.push_front(
-                    vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true),
-                );
-            }
-        }
+        let mut chain = unsafe { ChainCopy::new_until(info.p_next, additions.edited) };
+        (additions.edit)(&mut chain);
         // SAFETY: the caller's promise.
         let mut extensions: Vec<*const c_char> =
             unsafe { slice(info.pp_enabled_extension_names, info.enabled_extension_count) }.to_vec();
-        for wanted in lavapipe::EXTENSIONS {
+        for wanted in additions.extensions {
             // SAFETY: as above.
-            if !extensions.iter().any(|&name| unsafe { CStr::from_ptr(name) } == wanted) {
+            if !extensions.iter().any(|&name| unsafe { CStr::from_ptr(name) } == *wanted) {
                 extensions.push(wanted.as_ptr());
             }
         }
@@ -383,11 +254,16 @@ pub(crate) unsafe extern "system" fn create_device(
         // An application that binds nothing sparsely gets its driver as if the layer were not there.
         // SAFETY: as above.
         let queues = unsafe { DeviceQueues::new(&instance, physical, info) };
-        let wanted = queues.is_some() || (features.sparse_binding == vk::TRUE && instance.owns(physical));
+        let wanted = queues.is_some() || features.sparse_binding == vk::TRUE;
+        let way = if wanted { instance.way(physical) } else { Way::Aside };
+        let additions = match way {
+            Way::Aside => None,
+            Way::Lavapipe => Some(&lavapipe::ADDITIONS),
+        };
         // SAFETY: as above.
         let set_loader_data = unsafe { loader::device_loader_data(info) };
         // SAFETY: as above.
-        let enabled = wanted.then(|| unsafe { Enabled::new(info, queues) });
+        let enabled = additions.map(|additions| unsafe { Enabled::new(info, queues, additions) });
         let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
         // SAFETY: the application's valid arguments, edited.
         let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
@@ -406,8 +282,7 @@ pub(crate) unsafe extern "system" fn create_device(
         let functions = unsafe { ash::Device::load_with(load, handle) };
         let queues = enabled.as_ref().and_then(|enabled| enabled.queues.as_ref());
         let made = (|| {
-            let sparse =
-                enabled.is_some().then(|| Sparse::new(&instance, physical, load, features)).transpose()?;
+            let sparse = Sparse::new(way, &instance, physical, load, features)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))
         })();

@@ -1,7 +1,7 @@
 //! Instances: the chain above and below, and which physical devices the layer takes binding over from.
 
 use crate::config::{Config, Kernel};
-use crate::icd::lavapipe;
+use crate::icd::{Way, lavapipe};
 use crate::loader::{self, DispatchKey};
 use ash::vk;
 use core::ffi::c_char;
@@ -16,8 +16,8 @@ pub struct Instance {
     pub get_instance_proc_addr: vk::PFN_vkGetInstanceProcAddr,
     pub get_physical_device_proc_addr: Option<loader::PfnGetPhysicalDeviceProcAddr>,
     pub config: &'static Config,
-    /// Whether the layer owns binding on a physical device, once it was asked.
-    owned: Mutex<HashMap<vk::PhysicalDevice, bool>>,
+    /// Who executes a physical device's binds, once it was asked.
+    ways: Mutex<HashMap<vk::PhysicalDevice, Way>>,
 }
 
 static INSTANCES: LazyLock<RwLock<HashMap<DispatchKey, Arc<Instance>>>> = LazyLock::new(RwLock::default);
@@ -82,14 +82,19 @@ impl Instance {
         Some(unsafe { core::mem::transmute_copy::<unsafe extern "system" fn(), F>(&function) })
     }
 
-    /// Whether the layer owns binding on a physical device.
-    pub fn owns(&self, device: vk::PhysicalDevice) -> bool {
-        *self.owned.lock().entry(device).or_insert_with(|| self.decide(device))
+    /// Who executes the binds of a physical device.
+    pub fn way(&self, device: vk::PhysicalDevice) -> Way {
+        *self.ways.lock().entry(device).or_insert_with(|| self.decide(device))
     }
 
-    fn decide(&self, device: vk::PhysicalDevice) -> bool {
+    /// Whether what a physical device offers of sparse binding is the layer's to say, in the driver's place.
+    pub fn owns(&self, device: vk::PhysicalDevice) -> bool {
+        self.way(device) == Way::Lavapipe
+    }
+
+    fn decide(&self, device: vk::PhysicalDevice) -> Way {
         if self.config.kernel == Kernel::Off {
-            return false;
+            return Way::Aside;
         }
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
@@ -98,24 +103,24 @@ impl Instance {
         let name = properties.properties.device_name_as_c_str().unwrap_or_default().to_owned();
         if properties.properties.api_version < vk::API_VERSION_1_3 {
             tracing::info!("{name:?}: left alone, it has no Vulkan 1.3");
-            return false;
+            return Way::Aside;
         }
         if driver.driver_id != vk::DriverId::MESA_LLVMPIPE {
             tracing::info!(
                 "{name:?}: left alone, there is no adapter for its driver ({:?}) yet",
                 driver.driver_id
             );
-            return false;
+            return Way::Aside;
         }
         match lavapipe::check(&self.next, device) {
             Ok(()) => {
                 tracing::info!("{name:?}: sparse binding is tessera's, executed by an emulated kernel");
-                true
+                Way::Lavapipe
             }
             // The one driver that could be served cannot: that is worth a line even in a quiet log.
             Err(error) => {
                 tracing::error!("{name:?}: left alone, {error}");
-                false
+                Way::Aside
             }
         }
     }
@@ -174,7 +179,7 @@ pub(crate) unsafe extern "system" fn create_instance(
             get_instance_proc_addr: next,
             get_physical_device_proc_addr: link.get_physical_device_proc_addr,
             config,
-            owned: Mutex::default(),
+            ways: Mutex::default(),
         };
         // SAFETY: the instance just made.
         INSTANCES.write().insert(unsafe { DispatchKey::of(handle) }, Arc::new(record));

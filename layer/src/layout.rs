@@ -37,6 +37,10 @@ pub struct Level {
     pub offset: u64,
     /// Bytes from one layer to the next.
     pub layer_stride: u64,
+    /// Bytes from one row of blocks to the next.
+    pub row_stride: u64,
+    /// Bytes from one slice of blocks to the next.
+    pub slice_stride: u64,
 }
 
 /// The blocks of one plane of a sparse residency image.
@@ -115,9 +119,10 @@ impl PlaneLayout {
                     height: extent.height.div_ceil(granularity.height),
                     depth: extent.depth.div_ceil(granularity.depth),
                 };
-                let layer_stride =
-                    u64::from(blocks.width) * u64::from(blocks.height) * u64::from(blocks.depth) * BLOCK;
-                let level = Level { extent, blocks, offset, layer_stride };
+                let row_stride = u64::from(blocks.width) * BLOCK;
+                let slice_stride = u64::from(blocks.height) * row_stride;
+                let layer_stride = u64::from(blocks.depth) * slice_stride;
+                let level = Level { extent, blocks, offset, layer_stride, row_stride, slice_stride };
                 offset += layer_stride * u64::from(layers);
                 level
             })
@@ -150,9 +155,10 @@ impl PlaneLayout {
         let [x, y, z] = [texel[0] >> shifts[0], texel[1] >> shifts[1], texel[2] >> shifts[2]];
         let blocks = level.blocks;
         let inside = x < blocks.width && y < blocks.height && z < blocks.depth;
-        let [x, y, z, width, height] = [x, y, z, blocks.width, blocks.height].map(u64::from);
+        let [x, y, z] = [x, y, z].map(u64::from);
         (inside && rest == 0).then(|| {
-            level.offset + u64::from(layer) * level.layer_stride + ((z * height + y) * width + x) * BLOCK
+            let in_layer = z * level.slice_stride + y * level.row_stride + x * BLOCK;
+            level.offset + u64::from(layer) * level.layer_stride + in_layer
         })
     }
 
@@ -213,16 +219,14 @@ impl PlaneLayout {
         let base = level.offset + u64::from(blocks.layer) * level.layer_stride;
         let [x, y, z] = blocks.first.map(u64::from);
         let [width, height, depth] = blocks.count.map(u64::from);
-        let [row, slice] =
-            [u64::from(level.blocks.width), u64::from(level.blocks.width) * u64::from(level.blocks.height)];
-        let at = |y: u64, z: u64| base + (z * slice + y * row + x) * BLOCK;
-        if width < row {
+        let at = |y: u64, z: u64| base + z * level.slice_stride + y * level.row_stride + x * BLOCK;
+        if width * BLOCK < level.row_stride {
             for z in z..z + depth {
                 for y in y..y + height {
                     run(at(y, z), width * BLOCK);
                 }
             }
-        } else if width * height < slice {
+        } else if width * height * BLOCK < level.slice_stride {
             for z in z..z + depth {
                 run(at(y, z), width * height * BLOCK);
             }

@@ -10,6 +10,7 @@ mod added;
 mod address_space;
 mod arrays;
 mod buffer;
+mod carrier;
 mod chain;
 mod config;
 mod decode;

@@ -6,7 +6,6 @@ use crate::device::{Device, Sparse, on_device};
 use ash::vk;
 use core::ffi::c_void;
 use emulator::ImportError;
-use kmd::BufferObject;
 use parking_lot::Mutex;
 use thiserror::Error;
 
@@ -29,8 +28,9 @@ struct State {
     object: Option<Object>,
 }
 
+/// An address in a mapping of the application's.
 #[derive(Clone, Copy)]
-struct MappedAt(*mut u8);
+pub struct MappedAt(pub *mut u8);
 
 // SAFETY: an address; it is only handed to the kernel, never read through.
 unsafe impl Send for MappedAt {}
@@ -85,33 +85,9 @@ impl Memory {
         if let Some(object) = &state.object {
             return Ok(object.object());
         }
-        // The driver maps memory as a whole, so any mapping of the application's leads to byte 0. Otherwise the layer maps for the
-        // moment of the import; the lock keeps an application's vkMapMemory out meanwhile.
-        let mapped = state.mapped;
-        let start = match mapped {
-            Some(MappedAt(start)) => start,
-            None => {
-                let flags = vk::MemoryMapFlags::empty();
-                // SAFETY: memory of this device that is not mapped.
-                unsafe { device.next.map_memory(handle, 0, vk::WHOLE_SIZE, flags) }
-                    .map_err(MemoryError::Map)?
-                    .cast()
-            }
-        };
-        // SAFETY: the driver maps whole pages; the mapping lives until the memory is freed, and the import keeps what it needs.
-        let imported = unsafe { sparse.node.import_host(start, self.bindable()) };
-        if mapped.is_none() {
-            // SAFETY: mapped above.
-            unsafe { device.next.unmap_memory(handle) };
-        }
-        let handle = imported?;
-        let object = BufferObject::from_handle(
-            sparse.node.clone(),
-            handle,
-            self.bindable(),
-            sparse.node.mmap_offset(),
-        );
-        let object = sparse.address_space.add_object(object, self.external)?;
+        // The lock keeps an application's vkMapMemory out meanwhile.
+        let backing = sparse.icd.backing(device, handle, self.bindable(), state.mapped)?;
+        let object = sparse.address_space.add_object(backing, self.external)?;
         Ok(state.object.insert(object).object())
     }
 

@@ -1,8 +1,7 @@
 //! What making a sparse buffer and making a sparse image have in common.
 
-use crate::device::WindowError;
 use crate::handles::Table;
-use crate::icd::lavapipe::LearnError;
+use crate::icd::lavapipe::{LearnError, WindowError};
 use ash::vk;
 use core::hash::Hash;
 use thiserror::Error;

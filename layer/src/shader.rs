@@ -27,9 +27,11 @@ unsafe fn replacement(call: &str, code: *const u32, size: usize) -> Option<Vec<u
     Some(edited.code)
 }
 
-/// Devices without residency codes have no shader to look at.
+/// Where the driver's residency codes are right, or not asked for, there is no shader to look at.
 fn has_codes(sparse: Option<&Sparse>) -> bool {
-    sparse.is_some_and(|sparse| sparse.features.shader_resource_residency == vk::TRUE)
+    sparse.is_some_and(|sparse| {
+        sparse.icd.rewrites_shaders() && sparse.features.shader_resource_residency == vk::TRUE
+    })
 }
 
 pub(crate) unsafe extern "system" fn create_shader_module(

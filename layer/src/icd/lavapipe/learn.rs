@@ -1,4 +1,4 @@
-//! lavapipe (Mesa's CPU driver): a GPU address is a CPU address, memory is a mapping of the process, shaders read residency bits.
+//! What lavapipe can be asked, and what it says of its images.
 //!
 //! Known from Mesa 25.0.7: `src/gallium/drivers/llvmpipe/lp_texture.c` (layout, reservation, bitmap) and
 //! `src/gallium/auxiliary/gallivm/lp_bld_jit_types.h` (`lp_jit_texture`, what a sampled image descriptor holds).
@@ -99,14 +99,14 @@ impl JitTexture {
 }
 
 /// The driver's functions that the layer needs for learning.
-pub struct Lavapipe {
+pub struct Functions {
     descriptor_buffer: ash::ext::descriptor_buffer::DeviceFn,
     external_memory_host: ash::ext::external_memory_host::DeviceFn,
     /// Bytes of a sampled image's descriptor.
     descriptor_size: usize,
 }
 
-impl Lavapipe {
+impl Functions {
     /// `load` finds the functions of a device that was created with [`EXTENSIONS`] and the features descriptorBuffer and
     /// bufferDeviceAddress.
     pub fn new(

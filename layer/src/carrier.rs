@@ -1,0 +1,142 @@
+//! How planned operations come to whoever executes them.
+
+use crate::address_space::BoId;
+use ash::vk;
+use core::fmt;
+use gpuvm::{Op, OpKind};
+use kmd::{BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle};
+use std::sync::Arc;
+
+/// What a buffer object of the mirror is to those who execute binds.
+pub enum Backing {
+    /// A kernel object of the layer's: closed with the last reference.
+    Owned(BufferObject),
+    /// A kernel object of the driver's, on the driver's own open file: never closed by the layer.
+    Borrowed(BorrowedObject),
+    /// Memory as the driver names it, for binds that go through the driver.
+    Memory(vk::DeviceMemory),
+}
+
+impl fmt::Debug for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned(object) => object.fmt(f),
+            Self::Borrowed(object) => object.handle().fmt(f),
+            Self::Memory(memory) => memory.fmt(f),
+        }
+    }
+}
+
+impl Backing {
+    /// The kernel's handle; memory of the driver's has none that the layer knows.
+    pub fn handle(&self) -> Option<GemHandle> {
+        match self {
+            Self::Owned(object) => Some(object.handle()),
+            Self::Borrowed(object) => Some(object.handle()),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
+/// How far a plan came.
+pub struct Sent {
+    /// Operations in force, or queued for good: the first ones of the plan.
+    pub ops: usize,
+    /// Calls that it took.
+    pub calls: usize,
+    /// Why the next operation was refused.
+    pub end: Result<(), Errno>,
+}
+
+/// What stands behind the objects of a plan.
+pub type Objects<'a> = dyn Fn(BoId) -> Option<&'a Backing> + 'a;
+
+/// Takes operations to whoever executes them.
+pub trait Carrier: Send {
+    /// Hands a plan's chunks on, in order, until one is refused.
+    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent;
+
+    /// As [`Self::carry`], to undo what was taken of a plan whose rest was refused.
+    fn carry_back<'a>(
+        &mut self,
+        chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>,
+        objects: &Objects<'_>,
+    ) -> Sent {
+        self.carry(chunks, objects)
+    }
+
+    /// Whether operations are still taken; false where the address space is in a state that nobody knows.
+    fn is_usable(&self) -> bool {
+        true
+    }
+}
+
+/// Operations in the kernel's terms, in `batch`.
+pub fn fill_batch(batch: &mut Vec<BindOp>, ops: &[Op<BoId>], objects: &Objects<'_>) -> Result<(), Errno> {
+    batch.clear();
+    let mut last = None;
+    for op in ops {
+        let target = match op.kind {
+            OpKind::Map { object, offset } => {
+                let bo = match last {
+                    Some((same, bo)) if same == object => bo,
+                    _ => objects(object).and_then(Backing::handle).ok_or(Errno::BADF)?,
+                };
+                last = Some((object, bo));
+                BindTarget::Map { bo, offset }
+            }
+            OpKind::Null => BindTarget::Null,
+            OpKind::Unmap => BindTarget::Unmap,
+        };
+        batch.push(BindOp { va: op.range.start, len: op.range.len, target });
+    }
+    Ok(())
+}
+
+/// The kernel's VM, at once: what was carried is in force on return.
+pub struct AtOnce {
+    vm: Arc<dyn kmd::Vm>,
+    /// Kept for its memory.
+    batch: Vec<BindOp>,
+}
+
+impl AtOnce {
+    pub fn new(vm: Arc<dyn kmd::Vm>) -> Self {
+        Self { vm, batch: Vec::new() }
+    }
+}
+
+impl Carrier for AtOnce {
+    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+        let mut sent = Sent { ops: 0, calls: 0, end: Ok(()) };
+        for chunk in chunks {
+            if let Err(errno) = fill_batch(&mut self.batch, chunk, objects) {
+                sent.end = Err(errno);
+                break;
+            }
+            sent.calls += 1;
+            match self.vm.bind(&self.batch) {
+                Ok(()) => sent.ops += chunk.len(),
+                Err(refused) => {
+                    sent.ops += refused.applied;
+                    sent.end = Err(refused.errno);
+                    break;
+                }
+            }
+        }
+        sent
+    }
+
+    fn is_usable(&self) -> bool {
+        self.vm.is_usable().unwrap_or(false)
+    }
+}
+
+/// Nobody: for what the driver does in the kernel by itself, and the mirror has to follow.
+pub struct Follow;
+
+impl Carrier for Follow {
+    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, _: &Objects<'_>) -> Sent {
+        Sent { ops: chunks.map(<[_]>::len).sum(), calls: 0, end: Ok(()) }
+    }
+}
