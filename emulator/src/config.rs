@@ -22,6 +22,9 @@ pub struct Faults {
     pub op: Option<u64>,
     /// The n-th ioctl fails with `ENOMEM` before it does anything.
     pub ioctl: Option<u64>,
+    /// The n-th job of the GPU hangs when it runs, and is given up: its VM becomes unusable (msm with VM_BIND), or its group
+    /// (panthor).
+    pub job: Option<u64>,
 }
 
 /// How an emulated device behaves.

@@ -13,7 +13,7 @@ use rustix::mm::{MprotectFlags, mprotect, munmap};
 
 use crate::config::{Config, Counters};
 use crate::drm::File;
-use crate::drm::gem::Attributes;
+use crate::drm::gem::{Attributes, Object};
 use crate::drm::user::{Call, User};
 use crate::mem::PAGE;
 use crate::mem::backing::Place;
@@ -35,6 +35,9 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Performs one of the driver's own ioctls. `EINVAL`: no such command.
     fn ioctl(&self, call: &Call, user: &User) -> Result<(), Errno>;
+
+    /// An object has lost its handle.
+    fn handle_closed(&self, _object: &Object) {}
 
     /// How the driver is asked where an object can be mapped.
     fn mmap_offset(&self) -> MmapOffset;
@@ -256,7 +259,8 @@ impl kmd::Node for Node {
         if driver.contains(&call.nr()) {
             self.driver.ioctl(&call, &user)
         } else {
-            self.driver.file().core_ioctl(&call, &user)
+            let closed = |object: &_| self.driver.handle_closed(object);
+            self.driver.file().core_ioctl(&call, &user, closed)
         }
     }
 

@@ -196,15 +196,20 @@ impl Fence {
 
     /// Blocks until the fence is signalled.
     pub(crate) fn wait(self: &Arc<Self>) {
+        self.wait_until(None);
+    }
+
+    /// Blocks until the fence is signalled, or until `deadline`; `false` when it is not signalled.
+    pub(crate) fn wait_until(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
         if self.is_signaled() {
-            return;
+            return true;
         }
         let waiter = Arc::new(Waiter::default());
         loop {
             self.on_signal(Wake::Thread(Arc::downgrade(&waiter)));
-            waiter.sleep(None);
-            if self.is_signaled() {
-                return;
+            let woken = waiter.sleep(deadline);
+            if !woken || self.is_signaled() {
+                return self.is_signaled();
             }
         }
     }

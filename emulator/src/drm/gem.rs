@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::fd::identity;
 use super::ids::Ids;
+use super::resv::Resv;
 use super::{Device, File};
 use crate::mem::backing::{Backing, Place};
 use crate::mem::pagetable::MAX_OBJECT_PAGES;
@@ -26,6 +27,8 @@ pub(crate) struct Attributes {
     pub(crate) exclusive: Option<u64>,
     /// It came from another device.
     pub(crate) imported: bool,
+    /// What the GPU still does with it; an object that belongs to a VM can share the VM's.
+    pub(crate) resv: Arc<Resv>,
 }
 
 /// A buffer object. Handles, mappings in VMs and running operations refer to it; its memory goes with the last of them.
@@ -212,14 +215,15 @@ impl File {
         self.handles.lock().of(object)
     }
 
-    /// `DRM_IOCTL_GEM_CLOSE`.
-    pub(crate) fn close_handle(&self, handle: u32) -> Result<(), Errno> {
+    /// `DRM_IOCTL_GEM_CLOSE`. `closed` is told the object.
+    pub(crate) fn close_handle(&self, handle: u32, closed: impl FnOnce(&Object)) -> Result<(), Errno> {
         let object = {
             let mut handles = self.handles.lock();
             let object = handles.ids.remove(handle).ok_or(Errno::INVAL)?;
             handles.by_object.remove(&object.id);
             object
         };
+        closed(&object);
         // Freeing memory takes a while; nobody waits for it with the table locked.
         drop(object);
         Ok(())

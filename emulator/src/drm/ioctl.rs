@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::File;
 use super::fd::{Held, create, lookup};
-use super::gem::borrow;
+use super::gem::{Object, borrow};
 use super::syncobj::{self, Syncobj};
 use super::user::{Call, User};
 
@@ -76,12 +76,17 @@ pub(crate) fn command_name(nr: u32) -> Option<&'static str> {
 }
 
 impl File {
-    /// Performs an ioctl of the core. `EINVAL`: no such command.
-    pub(crate) fn core_ioctl(&self, call: &Call, user: &User) -> Result<(), Errno> {
+    /// Performs an ioctl of the core. `EINVAL`: no such command. `closed` is told of an object that has lost its handle.
+    pub(crate) fn core_ioctl(
+        &self,
+        call: &Call,
+        user: &User,
+        closed: impl FnOnce(&Object),
+    ) -> Result<(), Errno> {
         match call.nr() {
             NR_VERSION => call.with(|args| self.version(args, user)),
             NR_GET_CAP => call.with(get_cap),
-            NR_GEM_CLOSE => call.with(|args: &mut GemClose| self.close_handle(args.handle)),
+            NR_GEM_CLOSE => call.with(|args: &mut GemClose| self.close_handle(args.handle, closed)),
             NR_PRIME_HANDLE_TO_FD => call.with(|args: &mut PrimeHandleToFd| self.export(&mut args.0)),
             NR_PRIME_FD_TO_HANDLE => call.with(|args: &mut PrimeFdToHandle| self.import(&mut args.0)),
             NR_SYNCOBJ_CREATE => call.with(|args| self.syncobj_create(args)),

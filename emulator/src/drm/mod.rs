@@ -5,6 +5,7 @@ pub(crate) mod fence;
 pub(crate) mod gem;
 pub(crate) mod ids;
 pub(crate) mod ioctl;
+pub(crate) mod resv;
 pub(crate) mod syncobj;
 pub(crate) mod user;
 
@@ -39,6 +40,7 @@ pub(crate) struct Injectors {
     pub(crate) alloc: Injector,
     pub(crate) op: Injector,
     pub(crate) ioctl: Injector,
+    pub(crate) job: Injector,
 }
 
 /// An emulated device: what all its open files share.
@@ -62,6 +64,7 @@ impl Device {
                 alloc: Injector::new(config.faults.alloc),
                 op: Injector::new(config.faults.op),
                 ioctl: Injector::new(config.faults.ioctl),
+                job: Injector::new(config.faults.job),
             },
             space: Space::new(config.unbound, config.execute, stats.clone()),
             importer: Importer::default(),

@@ -27,6 +27,7 @@ plain! {
     drm::SyncobjReset, drm::SyncobjSignal, drm::SyncobjTimelineWait, drm::SyncobjQuery, drm::SyncobjTransfer,
     drm::SyncobjTimelineSignal, drm::SyncobjEventfd,
     msm::GetParam, msm::SetParam, msm::GemNew, msm::GemInfo, msm::GemCpuPrep, msm::GemCpuFini, msm::GemMadvise,
+    msm::SubmitReloc, msm::SubmitCmd, msm::SubmitBo, msm::GemSubmit,
     msm::Syncobj, msm::VmBind, msm::VmBindOp, msm::WaitFence, msm::SubmitqueueNew, msm::SubmitqueueClose,
     msm::SubmitqueueQuery,
     panthor::DevQuery, panthor::GpuInfo, panthor::CsifInfo, panthor::TimestampInfo, panthor::MmuInfo,

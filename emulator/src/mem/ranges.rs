@@ -54,7 +54,24 @@ impl Ranges {
         Some(at)
     }
 
-    /// Gives back what `alloc` returned.
+    /// Takes `len` from `start` on; `false` when some of it is not free.
+    pub(crate) fn alloc_at(&mut self, start: u64, len: u64) -> bool {
+        let Some(end) = start.checked_add(len).filter(|end| *end <= self.limit) else { return false };
+        if start >= self.end {
+            let (gap, room) = (self.end, start - self.end);
+            self.end = end;
+            self.insert(gap, room);
+            return true;
+        }
+        let around = self.free.range(..=start).next_back().map(|(at, room)| (*at, *room));
+        let Some((at, room)) = around.filter(|(at, room)| end <= at + room) else { return false };
+        self.remove(at, room);
+        self.insert(at, start - at);
+        self.insert(end, at + room - end);
+        true
+    }
+
+    /// Gives back what `alloc` or `alloc_at` returned.
     pub(crate) fn free(&mut self, start: u64, len: u64) {
         let (mut start, mut len) = (start, len);
         if let Some((&before, &room)) = self.free.range(..start).next_back()
@@ -98,6 +115,20 @@ mod tests {
         assert_eq!(ranges.alloc(8, 1), Some(0));
         ranges.free(b, 20);
         assert_eq!(ranges.end(), 16);
+    }
+
+    #[test]
+    fn takes_what_is_asked_for() {
+        let mut ranges = Ranges::new(10, 100);
+        assert!(ranges.alloc_at(50, 10) && !ranges.alloc_at(55, 10) && !ranges.alloc_at(45, 6));
+        assert!(!ranges.alloc_at(95, 6) && !ranges.alloc_at(u64::MAX, 2) && !ranges.alloc_at(5, 6));
+        assert!(ranges.alloc_at(20, 5) && ranges.alloc_at(10, 10) && ranges.alloc_at(60, 40));
+        assert_eq!(ranges.alloc(25, 1), Some(25));
+        assert_eq!(ranges.alloc(1, 1), None);
+        for (start, len) in [(50, 10), (10, 10), (60, 40), (20, 5), (25, 25)] {
+            ranges.free(start, len);
+        }
+        assert_eq!((ranges.end(), ranges.free.len()), (10, 0));
     }
 
     proptest! {

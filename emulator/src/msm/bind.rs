@@ -1,32 +1,19 @@
 //! VM_BIND of msm: the checks in the kernel's order, and the job.
 
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::IntoRawFd;
 
 use kmd::uapi::msm::*;
 use rustix::io::Errno;
 
-use super::Msm;
+use super::queue::Kind;
+use super::sync::{Syncobjs, out_fence};
 use super::tree::Request;
 use super::vm::{BindOp, BindWork, Vm, preallocation};
-use crate::drm::fd::{Held, create, lookup};
+use super::{LARGEST_ALLOCATION, Msm};
 use crate::drm::fence::Fence;
-use crate::drm::gem::borrow;
-use crate::drm::syncobj::Syncobj as Place;
 use crate::drm::user::User;
 use crate::mem::PAGE;
 use crate::queue::Job;
-
-/// The largest allocation in one piece that the kernel has; a job keeps its operations in one.
-const LARGEST_ALLOCATION: u64 = 4 << 20;
-
-/// What a call waits for.
-#[derive(Default)]
-struct Waits {
-    fences: Vec<Arc<Fence>>,
-    /// Syncobjs that lose their fence once the job is queued.
-    reset: Vec<Arc<Place>>,
-}
 
 impl Msm {
     pub(super) fn vm_bind(&self, args: &mut VmBind, user: &User) -> Result<(), Errno> {
@@ -36,20 +23,27 @@ impl Msm {
         if vm.is_unusable() {
             return Err(Errno::PIPE);
         }
-        if !self.is_user_managed() || args.flags & !(VM_BIND_FENCE_FD_IN | VM_BIND_FENCE_FD_OUT) != 0 {
+        if !self.is_user_managed() || args.flags & !VM_BIND_FLAGS != 0 {
             return Err(Errno::INVAL);
         }
         let queue = self.submit_queue(args.queue_id)?;
-        let jobs = queue.jobs.as_ref().ok_or(Errno::INVAL)?;
+        let Kind::Bind(jobs) = &queue.kind else { return Err(Errno::INVAL) };
         let done = Fence::new();
-        let sync_file = self.out_fence(args, &done)?;
+        let sync_file = out_fence(args.flags & VM_BIND_FENCE_FD_OUT != 0, &done)?;
         if u64::from(args.nr_ops) * size_of::<VmBindOp>() as u64 > LARGEST_ALLOCATION {
             return Err(Errno::NOMEM);
         }
 
         let _order = queue.order.lock();
-        let waits = self.waits(args, user)?;
-        let signals = self.signals(args, user)?;
+        let in_fence = (args.flags & VM_BIND_FENCE_FD_IN != 0).then_some(args.fence_fd);
+        // An array without an address is none.
+        let array = |addr, count| Syncobjs {
+            addr,
+            count: if addr == 0 { 0 } else { count },
+            stride: args.syncobj_stride,
+        };
+        let waits = self.waits(in_fence, array(args.in_syncobjs, args.nr_in_syncobjs), user)?;
+        let signals = self.signals(array(args.out_syncobjs, args.nr_out_syncobjs), user)?;
         let ops = self.lookup(&vm, args, user)?;
         let pages = preallocation(&ops);
         let reserved = vm.reserve(pages);
@@ -63,61 +57,13 @@ impl Msm {
         stats.jobs.add(1);
         let work = BindWork { queue: args.queue_id, steps, reserved };
         jobs.push([Job { work, waits: waits.fences, done: done.clone() }]);
-        for syncobj in waits.reset {
-            syncobj.replace_fence(None);
-        }
-        for (syncobj, point) in signals {
-            match point {
-                0 => syncobj.replace_fence(Some(done.clone())),
-                point => syncobj.add_point(done.clone(), point),
-            }
-        }
+        waits.reset.reset();
+        signals.put(&done);
         drop(tree);
         if let Some(file) = sync_file {
             args.fence_fd = file.into_raw_fd();
         }
         Ok(())
-    }
-
-    /// The sync file that a call returns.
-    fn out_fence(&self, args: &VmBind, done: &Arc<Fence>) -> Result<Option<OwnedFd>, Errno> {
-        let wanted = args.flags & VM_BIND_FENCE_FD_OUT != 0;
-        wanted.then(|| create(Held::SyncFile(done.clone()))).transpose()
-    }
-
-    /// What a call waits for: a sync file, then syncobjs.
-    fn waits(&self, args: &VmBind, user: &User) -> Result<Waits, Errno> {
-        let mut waits = Waits::default();
-        if args.flags & VM_BIND_FENCE_FD_IN != 0 {
-            match borrow(&args.fence_fd).ok().and_then(|fd| lookup(fd.as_fd())) {
-                Some(Held::SyncFile(fence)) => waits.fences.push(fence),
-                _ => return Err(Errno::INVAL),
-            }
-        }
-        for wait in syncobjs(args.in_syncobjs, args.nr_in_syncobjs, args.syncobj_stride, user)? {
-            if wait.flags & !SYNCOBJ_RESET != 0 {
-                return Err(Errno::INVAL);
-            }
-            let syncobj = self.file.syncobj(wait.handle).ok_or(Errno::NOENT)?;
-            waits.fences.push(syncobj.find_fence(wait.point)?);
-            if wait.flags & SYNCOBJ_RESET != 0 {
-                waits.reset.push(syncobj);
-            }
-        }
-        Ok(waits)
-    }
-
-    /// Where a call puts its fence: syncobjs, each with its point or zero.
-    fn signals(&self, args: &VmBind, user: &User) -> Result<Vec<(Arc<Place>, u64)>, Errno> {
-        syncobjs(args.out_syncobjs, args.nr_out_syncobjs, args.syncobj_stride, user)?
-            .iter()
-            .map(|signal| {
-                if signal.flags != 0 {
-                    return Err(Errno::INVAL);
-                }
-                Ok((self.file.syncobj(signal.handle).ok_or(Errno::INVAL)?, signal.point))
-            })
-            .collect()
     }
 
     /// Checks the operations and finds their objects.
@@ -153,7 +99,7 @@ impl Msm {
             VM_BIND_OP_MAP_NULL => op.handle == 0 && self.gpu.prr,
             _ => false,
         };
-        if op.flags & !VM_BIND_OP_DUMP == 0 && aligned && inside && known {
+        if op.flags & !VM_BIND_OP_FLAGS == 0 && aligned && inside && known {
             Ok(())
         } else {
             Err(Errno::INVAL)
@@ -176,16 +122,4 @@ impl Msm {
         };
         Ok(BindOp { va: op.iova, len: op.range, request })
     }
-}
-
-/// The syncobjs of an array, whose address is zero when there is none. What a short stride lacks is zero, what a long one has
-/// more is skipped.
-fn syncobjs(addr: u64, count: u32, stride: u32, user: &User) -> Result<Vec<Syncobj>, Errno> {
-    let count = if addr == 0 { 0 } else { u64::from(count) };
-    // The kernel keeps a pointer for each.
-    if count * 8 > LARGEST_ALLOCATION {
-        return Err(Errno::NOMEM);
-    }
-    let known = (stride as usize).min(size_of::<Syncobj>());
-    (0..count).map(|i| user.read_struct(addr.wrapping_add(i * u64::from(stride)), known)).collect()
 }

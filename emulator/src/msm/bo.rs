@@ -1,6 +1,8 @@
 //! Buffer objects of msm.
 
 use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Instant;
 
 use kmd::uapi::msm::*;
 use rustix::io::Errno;
@@ -21,9 +23,9 @@ impl Msm {
         if args.flags & !BO_FLAGS != 0 {
             return Err(Errno::INVAL);
         }
-        let exclusive = match args.flags & BO_NO_SHARE {
+        let home = match args.flags & BO_NO_SHARE {
             0 => None,
-            _ => Some(self.vm().map_err(|_| Errno::INVAL)?.space.id),
+            _ => Some(self.vm().map_err(|_| Errno::INVAL)?),
         };
         // Deprecated BO_UNCACHED is refused as well: the kernel promotes it, and then looks at what came in.
         let known = match args.flags & BO_CACHE_MASK {
@@ -34,7 +36,12 @@ impl Msm {
         if args.size == 0 || !known {
             return Err(Errno::INVAL);
         }
-        let attributes = Attributes { flags: args.flags, exclusive, imported: false };
+        let attributes = Attributes {
+            flags: args.flags,
+            exclusive: home.as_ref().map(|vm| vm.space.id),
+            imported: false,
+            resv: home.map_or_else(Arc::default, |vm| vm.resv.clone()),
+        };
         let object = self.file.device.create_object(args.size, attributes)?;
         args.handle = self.file.handle_of(object)?;
         Ok(())
@@ -54,7 +61,14 @@ impl Msm {
         let object = self.file.object(args.handle).ok_or(Errno::NOENT)?;
         match args.info {
             INFO_GET_OFFSET => args.value = object.fake_offset,
-            INFO_GET_IOVA | INFO_SET_IOVA => return self.refuse_address(),
+            INFO_GET_IOVA | INFO_SET_IOVA => {
+                let vm = self.vm()?;
+                let mut managed = vm.managed.as_ref().ok_or(Errno::INVAL)?.lock();
+                match args.info {
+                    INFO_GET_IOVA => args.value = managed.address(&object)?,
+                    _ => managed.put(&vm.space, &object, args.value)?,
+                }
+            }
             INFO_GET_FLAGS if object.attributes.imported => return Err(Errno::INVAL),
             INFO_GET_FLAGS => args.value = object.attributes.flags.into(),
             INFO_SET_NAME => set_name(&object, args, user)?,
@@ -78,21 +92,21 @@ impl Msm {
         Ok(())
     }
 
-    /// Addresses that the kernel chooses.
-    fn refuse_address(&self) -> Result<(), Errno> {
-        self.vm()?;
-        if !self.is_user_managed() {
-            tracing::warn!("the emulated msm gives no addresses to objects: opt in to VM_BIND");
-        }
-        Err(Errno::INVAL)
-    }
-
-    /// Nothing here keeps an object busy: there are no GPU jobs, and no bind touches its memory.
+    /// Waits for the GPU. Binds, and submissions with VM_BIND, keep no object busy.
     pub(super) fn gem_cpu_prep(&self, args: &mut GemCpuPrep) -> Result<(), Errno> {
         if args.op & !PREP_FLAGS != 0 {
             return Err(Errno::INVAL);
         }
-        self.file.object(args.handle).map(drop).ok_or(Errno::NOENT)
+        let object = self.file.object(args.handle).ok_or(Errno::NOENT)?;
+        let nosync = args.op & PREP_NOSYNC != 0;
+        let until = if nosync { Some(Instant::now()) } else { super::deadline(&args.timeout) };
+        let now = Instant::now();
+        let fences = object.attributes.resv.fences(args.op & PREP_WRITE != 0);
+        if fences.iter().all(|fence| fence.wait_until(until)) {
+            return Ok(());
+        }
+        // Who gives no time is told that it is in use.
+        Err(if until.is_some_and(|until| until <= now) { Errno::BUSY } else { Errno::TIMEDOUT })
     }
 
     pub(super) fn gem_cpu_fini(&self, args: &mut GemCpuFini) -> Result<(), Errno> {

@@ -1,29 +1,38 @@
-//! The msm driver, version 1.13, with VM_BIND: everything but addresses that the kernel chooses and the execution of GPU jobs.
+//! The msm driver, version 1.13: everything but the execution of command streams and performance counters.
 
 mod bind;
 mod bo;
 mod gpu;
+mod managed;
 mod param;
 mod queue;
+mod submit;
+mod sync;
 mod tree;
 mod vm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kmd::bo::MmapOffset;
 use kmd::uapi::COMMAND_BASE;
-use kmd::uapi::msm::DRIVER_NAME;
+use kmd::uapi::msm::{DRIVER_NAME, Timespec};
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::Config;
+use crate::drm::fence::Fence;
+use crate::drm::gem::Object;
 use crate::drm::user::{Call, User};
 use crate::drm::{Device, DriverInfo, File};
 use crate::node::{Driver, VmUpdate};
+use crate::queue::Queue;
 use crate::vm::Run;
 pub use gpu::Gpu;
-use queue::SubmitQueue;
+use queue::{Kind, SubmitQueue};
+use submit::SubmitWork;
 use vm::Vm;
 
 const DRIVER: DriverInfo = DriverInfo {
@@ -35,6 +44,9 @@ const DRIVER: DriverInfo = DriverInfo {
 
 /// The number of a file's VM in [`crate::Node::mappings`].
 const VM_ID: u32 = 1;
+
+/// The largest allocation in one piece that the kernel has; what it keeps of a call's arrays is one.
+const LARGEST_ALLOCATION: u64 = 4 << 20;
 
 /// Names of the driver's commands, in order.
 const COMMANDS: [&str; 15] = [
@@ -70,6 +82,17 @@ struct Context {
     vm: Option<Arc<Vm>>,
     queues: BTreeMap<u32, Arc<SubmitQueue>>,
     next_queue: u32,
+    /// What is queued for the GPU, by priority.
+    entities: BTreeMap<u32, Arc<Queue<SubmitWork>>>,
+}
+
+/// The instant of an absolute time of `CLOCK_MONOTONIC`; nothing when it is too far away to matter.
+fn deadline(time: &Timespec) -> Option<Instant> {
+    let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    let now = clock_gettime(ClockId::Monotonic);
+    let left = nanoseconds - (i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec));
+    let left = u64::try_from(left.max(0)).ok()?;
+    Instant::now().checked_add(Duration::from_nanos(left))
 }
 
 impl Msm {
@@ -79,9 +102,12 @@ impl Msm {
     }
 
     fn on(device: Arc<Device>, gpu: Gpu) -> Self {
-        // Queue 0 is always there.
-        let queues = BTreeMap::from([(0, Arc::new(SubmitQueue::default()))]);
-        let context = Context { user_managed: false, vm: None, queues, next_queue: 1 };
+        // Queue 0 is always there, at a medium priority.
+        let jobs = Queue::new(device.pace.clone());
+        let priority = (gpu.rings * param::PRIORITIES_PER_RING - 1).div_ceil(2) as u32;
+        let queues = BTreeMap::from([(0, Arc::new(SubmitQueue::new(Kind::Gpu(jobs.clone()))))]);
+        let entities = BTreeMap::from([(priority, jobs)]);
+        let context = Context { user_managed: false, vm: None, queues, next_queue: 1, entities };
         Self { file: File::open(device), gpu, context: Mutex::new(context) }
     }
 
@@ -95,7 +121,8 @@ impl Msm {
             return Err(Errno::NOMEM);
         }
         let va = gpu::VA_START..gpu::VA_START + self.gpu.va_size;
-        Ok(context.vm.insert(Vm::new(self.file.device.clone(), va)).clone())
+        let vm = Vm::new(self.file.device.clone(), va, context.user_managed);
+        Ok(context.vm.insert(vm).clone())
     }
 
     fn existing_vm(&self, id: u32) -> Option<Arc<Vm>> {
@@ -124,19 +151,24 @@ impl Driver for Msm {
             0x3 => call.with(|args| self.gem_info(args, user)),
             0x4 => call.with(|args| self.gem_cpu_prep(args)),
             0x5 => call.with(|args| self.gem_cpu_fini(args)),
+            0x6 => call.with(|args| self.gem_submit(args, user)),
             0x7 => call.with(|args| self.wait_fence(args)),
             0x8 => call.with(|args| self.gem_madvise(args)),
             0xa => call.with(|args| self.submitqueue_new(args)),
             0xb => call.with(|args| self.submitqueue_close(args)),
             0xc => call.with(|args| self.submitqueue_query(args, user)),
             0xd => call.with(|args| self.vm_bind(args, user)),
-            index => {
-                if let Some(name) = COMMANDS.get(index as usize) {
-                    tracing::warn!("the emulated msm runs no GPU jobs: {name} is refused");
-                }
-                Err(Errno::INVAL)
-            }
+            // The answer of a GPU without performance counters.
+            0xe => Err(Errno::NXIO),
+            _ => Err(Errno::INVAL),
         }
+    }
+
+    fn handle_closed(&self, object: &Object) {
+        let vm = self.context.lock().vm.clone();
+        let Some((vm, managed)) = vm.as_ref().and_then(|vm| Some((vm, vm.managed.as_ref()?))) else { return };
+        object.attributes.resv.fences(true).iter().for_each(Fence::wait);
+        managed.lock().clear(&vm.space, object);
     }
 
     fn mmap_offset(&self) -> MmapOffset {
@@ -163,9 +195,8 @@ impl Driver for Msm {
 impl Drop for Msm {
     fn drop(&mut self) {
         let context = self.context.get_mut();
-        for queue in context.queues.values() {
-            queue.close();
-        }
+        context.queues.values().for_each(|queue| queue.close());
+        context.entities.values().for_each(|jobs| jobs.close());
         if let Some(vm) = &context.vm {
             vm.space.destroy();
         }

@@ -71,6 +71,11 @@ impl Tree {
         steps.push(Operation { va, len, action });
     }
 
+    /// Whether something of `object` is mapped.
+    pub(super) fn maps(&self, object: &Arc<Object>) -> bool {
+        self.0.values().any(|m| m.object.as_ref().is_some_and(|(mapped, _)| Arc::ptr_eq(mapped, object)))
+    }
+
     /// Takes `start..end` out of every mapping, each by a step of its own.
     fn cut(&mut self, start: u64, end: u64, steps: &mut Vec<Operation>) {
         let first = self.0.range(..=start).next_back().map_or(start, |(va, _)| *va);

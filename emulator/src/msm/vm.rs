@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
+use super::managed::Managed;
 use super::tree::{Request, Tree};
+use crate::config::Count;
 use crate::drm::Device;
+use crate::drm::gem::Object;
+use crate::drm::resv::Resv;
 use crate::mem::HUGE_PAGE;
 use crate::node::VmUpdate;
 use crate::queue::Work;
@@ -30,8 +34,14 @@ pub(super) struct BindOp {
 /// The VM of an open file.
 pub(super) struct Vm {
     pub(super) space: AddressSpace,
-    /// The addresses that may be bound.
+    /// The addresses that there are.
     pub(super) va: Range<u64>,
+    /// The reservation of the objects that belong to this VM alone.
+    pub(super) resv: Arc<Resv>,
+    /// The addresses that the kernel has given to objects; nothing where user space has opted in to VM_BIND.
+    pub(super) managed: Option<Mutex<Managed>>,
+    /// Submissions that went wrong on the GPU.
+    pub(super) faults: Count,
     /// Locked from the first change that a call makes until its job is queued, as the VM's reservation is.
     pub(super) tree: Mutex<Tree>,
     /// Locked by the job that changes the page table, which notes its steps here.
@@ -43,10 +53,13 @@ pub(super) struct Vm {
 }
 
 impl Vm {
-    pub(super) fn new(device: Arc<Device>, va: Range<u64>) -> Arc<Self> {
+    pub(super) fn new(device: Arc<Device>, va: Range<u64>, user_managed: bool) -> Arc<Self> {
         Arc::new(Self {
             // With VM_BIND the kernel restricts itself to single pages, as a part of a block could not be unmapped.
-            space: AddressSpace::new(device, false),
+            space: AddressSpace::new(device, !user_managed),
+            resv: Arc::default(),
+            managed: (!user_managed).then(|| Mutex::new(Managed::new(va.clone()))),
+            faults: Count::default(),
             va,
             tree: Mutex::default(),
             mmu: Mutex::default(),
@@ -58,6 +71,28 @@ impl Vm {
 
     pub(super) fn is_unusable(&self) -> bool {
         self.unusable.load(Ordering::Acquire)
+    }
+
+    /// Whether user space chooses the addresses.
+    pub(super) fn is_user_managed(&self) -> bool {
+        self.managed.is_none()
+    }
+
+    /// Sees that an object that a submission names is mapped. `EINVAL`: it is not, and user space chooses the addresses.
+    pub(super) fn pin(&self, object: &Arc<Object>) -> Result<(), Errno> {
+        match &self.managed {
+            Some(managed) => managed.lock().pin(&self.space, object),
+            None if self.tree.lock().maps(object) => Ok(()),
+            None => Err(Errno::INVAL),
+        }
+    }
+
+    /// A submission went wrong on the GPU: what user space has mapped cannot be trusted any more.
+    pub(super) fn count_fault(&self) {
+        self.faults.add(1);
+        if self.is_user_managed() {
+            self.give_up("a submission hung", Errno::TIMEDOUT);
+        }
     }
 
     fn give_up(&self, why: &str, errno: Errno) {

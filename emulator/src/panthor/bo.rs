@@ -22,7 +22,7 @@ impl Panthor {
             0 => None,
             id => Some(self.vm(id).ok_or(Errno::INVAL)?.space.id),
         };
-        let attributes = Attributes { flags: args.flags, exclusive, imported: false };
+        let attributes = Attributes { flags: args.flags, exclusive, ..Attributes::default() };
         let object = self.file.device.create_object(args.size, attributes)?;
         args.size = object.size;
         args.handle = self.file.handle_of(object)?;

@@ -197,11 +197,12 @@ fn buffer_objects() {
     assert_eq!(ioctl(node, &mut GemCpuPrep { handle: 1, op: 16, ..Default::default() }), Err(Errno::INVAL));
     assert_eq!(ioctl(node, &mut GemCpuPrep { handle: 1, op: PREP_READ, ..Default::default() }), Ok(()));
     assert_eq!(ioctl(node, &mut GemCpuFini { handle: 7 }), Err(Errno::NOENT));
-    // Submissions are not emulated.
+    assert_eq!(ioctl(node, &mut PerfcntrConfig::default()), Err(Errno::NXIO), "no counters");
+    // What the kernel has left out.
     let mut arg = [0u64; 16];
-    let submit = kmd::uapi::iowr::<[u64; 9]>(kmd::uapi::COMMAND_BASE + 6);
+    let svm = kmd::uapi::iowr::<[u64; 9]>(kmd::uapi::COMMAND_BASE + 9);
     // SAFETY: the buffer is larger than the argument; zeroes are no pointers.
-    assert_eq!(unsafe { kmd::Node::ioctl(node, submit, arg.as_mut_ptr().cast()) }, Err(Errno::INVAL));
+    assert_eq!(unsafe { kmd::Node::ioctl(node, svm, arg.as_mut_ptr().cast()) }, Err(Errno::INVAL));
 }
 
 #[test]

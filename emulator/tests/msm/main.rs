@@ -9,3 +9,4 @@ mod memory;
 mod queue;
 mod random;
 mod rig;
+mod submit;
