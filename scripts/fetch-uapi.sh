@@ -20,39 +20,8 @@ flock 9
 
 [ -e "$cache/uapi/usr/include/drm/panthor_drm.h" ] && exit 0
 
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-[ -n "$codename" ] || die "this machine does not tell its release (VERSION_CODENAME)"
-mirror=$(apt_mirror "$codename")
-[ -n "$mirror" ] || die "no Debian mirror for this machine's release among its apt sources"
-
 apt=$cache/apt
-mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-: >"$apt/status"
-signed=
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -r "$keyring" ] && signed="[signed-by=$keyring]"
-echo "deb $signed ${mirror% *} $suite main" >"$apt/sources.list"
-# Given as -c it is read after the machine's own apt.conf, whose proxies stay in force.
-cat >"$apt/apt.conf" <<EOF
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-APT::Sandbox::User "$(id -un)";
-APT::Get::List-Cleanup "false";
-APT::Update::Error-Mode "any";
-Acquire::Languages "none";
-// Hooks of the machine are about the machine's own cache.
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-EOF
-
+apt_private "$apt" "$(dpkg --print-architecture)" "$suite" || die "$apt_error"
 apt-get -c "$apt/apt.conf" -qq update || die "cannot read $suite from the machine's mirror"
 version=$(apt-cache -c "$apt/apt.conf" madison "$package" | awk '$3 ~ /^7\./ { print $3; exit }')
 [ -n "$version" ] || die "$suite has no $package 7.x"

@@ -43,3 +43,45 @@ apt_mirror() {
         index($2, c) == 1 && $2 !~ /security/ && other == "" { other = $1 " " $3 }
         END { if (!found && other != "") print other }'
 }
+
+# apt's lists in folder $1, a configuration apt.conf among them, for architecture $2 and the suites $3... of the mirror that
+# this machine uses. Nothing of the machine's own apt is touched. Fails with a message in $apt_error.
+apt_private() {
+    apt_folder=$1 apt_architecture=$2
+    shift 2
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ -n "$codename" ] || { apt_error="this machine does not tell its release (VERSION_CODENAME)"; return 1; }
+    mirror=$(apt_mirror "$codename")
+    [ -n "$mirror" ] || { apt_error="no Debian mirror for this machine's release among its apt sources"; return 1; }
+
+    mkdir -p "$apt_folder/lists/partial" "$apt_folder/archives/partial"
+    : >"$apt_folder/status"
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    signed=
+    [ -r "$keyring" ] && signed="[signed-by=$keyring]"
+    for suite in "$@"; do
+        echo "deb $signed ${mirror% *} $suite main"
+    done >"$apt_folder/sources.list"
+    # Given as -c it is read after the machine's own apt.conf, whose proxies stay in force.
+    cat >"$apt_folder/apt.conf" <<EOF
+Dir::Etc::sourcelist "$apt_folder/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "$apt_folder";
+Dir::State::lists "$apt_folder/lists";
+Dir::State::status "$apt_folder/status";
+Dir::Cache "$apt_folder";
+Dir::Cache::archives "$apt_folder/archives";
+APT::Architecture "$apt_architecture";
+APT::Architectures { "$apt_architecture"; };
+APT::Sandbox::User "$(id -un)";
+APT::Get::List-Cleanup "false";
+APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+// Hooks of the machine are about the machine's own cache.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+EOF
+}

@@ -1,0 +1,13 @@
+//! Files that the guest's init finds in its root.
+
+/// Kernel modules to load, one path a line, in order.
+pub const MODULES: &str = "/lib/modules/order";
+
+/// What to run: program and arguments, each ended by a zero byte.
+pub const COMMAND: &str = "/etc/command";
+
+/// Where the program's output files go; the environment variable [`OUT_VARIABLE`] names it too.
+pub const OUT: &str = "/out";
+
+/// Names [`OUT`] for the program.
+pub const OUT_VARIABLE: &str = "OUT";
