@@ -1,5 +1,7 @@
 //! How an emulated device is set up, and what it counts.
 
+use core::num::NonZeroU64;
+use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What the CPU finds at an address that the VM maps to nothing real (`MAP_SPARSE`).
@@ -25,6 +27,33 @@ pub struct Faults {
     /// The n-th job of the GPU hangs when it runs, and is given up: its VM becomes unusable (msm with VM_BIND), or its group
     /// (panthor).
     pub job: Option<u64>,
+}
+
+/// A text that names no faults.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no fault: alloc:N, op:N, ioctl:N, job:N (N from 1), several with commas")]
+pub struct FaultsError(String);
+
+impl FromStr for Faults {
+    type Err = FaultsError;
+
+    /// Reads `alloc:N`, `op:N`, `ioctl:N` and `job:N`, with commas between. Nothing at all means no faults.
+    fn from_str(text: &str) -> Result<Self, FaultsError> {
+        let mut faults = Self::default();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let wrong = || FaultsError(item.to_owned());
+            let (kind, number) = item.split_once(':').ok_or_else(wrong)?;
+            let number = number.parse::<NonZeroU64>().map_err(|_| wrong())?.get();
+            match kind {
+                "alloc" => faults.alloc = Some(number),
+                "op" => faults.op = Some(number),
+                "ioctl" => faults.ioctl = Some(number),
+                "job" => faults.job = Some(number),
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(faults)
+    }
 }
 
 /// How an emulated device behaves.
@@ -141,6 +170,21 @@ impl Injector {
         match self.target {
             None => false,
             Some(target) => self.seen.fetch_add(1, Ordering::Relaxed) + 1 == target,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read() {
+        assert_eq!("".parse(), Ok(Faults::default()));
+        assert_eq!("op:3,ioctl:7".parse(), Ok(Faults { op: Some(3), ioctl: Some(7), ..Faults::default() }));
+        for wrong in ["op", "op:0", "op:x", "map:1"] {
+            let error = format!("alloc:1,{wrong}").parse::<Faults>().unwrap_err();
+            assert_eq!(error, FaultsError(wrong.to_owned()));
         }
     }
 }

@@ -19,7 +19,7 @@ mod panthor;
 mod queue;
 mod vm;
 
-pub use config::{Config, Counters, Faults, Unbound};
+pub use config::{Config, Counters, Faults, FaultsError, Unbound};
 pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
 pub use msm::Gpu;

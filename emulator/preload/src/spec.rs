@@ -1,0 +1,91 @@
+//! What `TESSERA_EMULATE` asks for.
+
+use std::sync::Arc;
+
+use emulator::{Config, Gpu, Node};
+use rustix::io::Errno;
+
+/// The device to emulate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Model {
+    Msm(Gpu),
+    PanthorG610,
+}
+
+/// Why a text names no device.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SpecError {
+    #[error("\"{0}\" is no device: msm:{msm} or panthor:g610", msm = names())]
+    Device(String),
+    #[error("\"{0}\" is no option of msm: hbb=BIT, swizzle=MASK, macrotile=0|1, prr=0|1")]
+    Option(String),
+}
+
+/// The names of all Adrenos that there are.
+fn names() -> String {
+    Gpu::ALL.map(|gpu| gpu.name).join("|")
+}
+
+impl Model {
+    /// Reads `msm:GPU` or `panthor:GPU`. After `msm:GPU` may follow, with commas, what the board decides: `hbb` (highest bank bit),
+    /// `swizzle` (mask of UBWC levels), `macrotile` (mode) and `prr` (whether there is `MAP_NULL`).
+    pub(crate) fn parse(text: &str) -> Result<Self, SpecError> {
+        let unknown = || SpecError::Device(text.to_owned());
+        if text == "panthor:g610" {
+            return Ok(Self::PanthorG610);
+        }
+        let mut words = text.strip_prefix("msm:").ok_or_else(unknown)?.split(',');
+        let mut gpu = words.next().and_then(Gpu::find).ok_or_else(unknown)?;
+        for word in words {
+            let wrong = || SpecError::Option(word.to_owned());
+            let (key, value) = word.split_once('=').ok_or_else(wrong)?;
+            let value: u64 = value.parse().map_err(|_| wrong())?;
+            match (key, value) {
+                ("hbb", 13..=20) => gpu.highest_bank_bit = value,
+                ("swizzle", 0..=7) => gpu.ubwc_swizzle = value,
+                ("macrotile", 0..=1) => gpu.macrotile_mode = value,
+                ("prr", 0..=1) => gpu.prr = value == 1,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(Self::Msm(gpu))
+    }
+
+    /// A new device of this model.
+    pub(crate) fn create(&self, config: Config) -> Result<Arc<Node>, Errno> {
+        match self {
+            Self::Msm(gpu) => Node::msm(*gpu, config),
+            Self::PanthorG610 => Node::panthor(config),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_options() {
+        assert_eq!(Model::parse("panthor:g610"), Ok(Model::PanthorG610));
+        for gpu in Gpu::ALL {
+            assert_eq!(Model::parse(&format!("msm:{}", gpu.name)), Ok(Model::Msm(gpu)));
+        }
+        let wanted =
+            Gpu { highest_bank_bit: 14, ubwc_swizzle: 7, macrotile_mode: 0, prr: false, ..Gpu::A750 };
+        assert_eq!(Model::parse("msm:a750,hbb=14,swizzle=7,macrotile=0,prr=0"), Ok(Model::Msm(wanted)));
+    }
+
+    #[test]
+    fn errors_name_what_is_allowed() {
+        for text in ["", "msm", "msm:", "msm:a999", "panthor:a750", "panthor", "msm:a750,"] {
+            let error = Model::parse(text).unwrap_err().to_string();
+            assert!(error.contains("a740") || error.contains("hbb"), "{error}");
+        }
+        for option in ["hbb", "hbb=", "hbb=99", "prr=2", "colour=1"] {
+            assert_eq!(
+                Model::parse(&format!("msm:a750,{option}")),
+                Err(SpecError::Option(option.to_owned()))
+            );
+        }
+    }
+}
