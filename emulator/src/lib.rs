@@ -24,3 +24,4 @@ pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
 pub use msm::Gpu;
 pub use node::{Node, PageRun, VmUpdate};
+pub use panthor::Mali;

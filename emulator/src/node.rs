@@ -16,10 +16,10 @@ use crate::drm::File;
 use crate::drm::gem::{Attributes, Object};
 use crate::drm::user::{Call, User};
 use crate::mem::PAGE;
-use crate::mem::backing::Place;
+use crate::mem::backing::{Backing, Place};
 use crate::mem::host::ImportError;
 use crate::msm::{Gpu, Msm};
-use crate::panthor::Panthor;
+use crate::panthor::{Mali, Panthor};
 use crate::vm::Run;
 
 /// End of the driver's command numbers.
@@ -56,9 +56,9 @@ pub(crate) trait Driver: Send + Sync {
         Vec::new()
     }
 
-    /// Refuses file offsets that mean something else than an object.
-    fn check_mmap(&self, _offset: u64) -> Result<(), Errno> {
-        Ok(())
+    /// The memory behind an offset of the file that is no object's: registers, which can only be read. `EINVAL`: there are none.
+    fn registers(&self, _offset: u64, _len: u64) -> Result<Option<Backing>, Errno> {
+        Ok(None)
     }
 }
 
@@ -104,9 +104,14 @@ impl core::fmt::Debug for Node {
 }
 
 impl Node {
-    /// A new panthor device, a Mali-G610, opened.
+    /// A new panthor device with a Mali-G610, opened.
     pub fn panthor(config: Config) -> Result<Arc<Self>, Errno> {
-        Ok(Self::of(Box::new(Panthor::new(&config))))
+        Self::mali(Mali::G610, config)
+    }
+
+    /// A new panthor device with this GPU, opened.
+    pub fn mali(mali: Mali, config: Config) -> Result<Arc<Self>, Errno> {
+        Ok(Self::of(Box::new(Panthor::new(mali, &config))))
     }
 
     /// A new msm device with this GPU, opened. Its files have one VM each, number 1.
@@ -217,11 +222,17 @@ impl Node {
         prot: MprotectFlags,
         offset: u64,
     ) -> Result<*mut u8, Errno> {
-        self.driver.check_mmap(offset)?;
         if len == 0 || offset % PAGE != 0 {
             return Err(Errno::INVAL);
         }
         let place = fixed.map_or(Place::Anywhere, Place::Fixed);
+        if let Some(registers) = self.driver.registers(offset, len)? {
+            if prot.intersects(MprotectFlags::WRITE | MprotectFlags::EXEC) {
+                return Err(Errno::INVAL);
+            }
+            // SAFETY: our caller's promise.
+            return unsafe { registers.map(place, 0, len, true) };
+        }
         let writable = MprotectFlags::READ | MprotectFlags::WRITE;
         // SAFETY: our caller's promise.
         let at = unsafe { self.driver.file().mmap(place, offset, len)? };

@@ -32,7 +32,8 @@ plain! {
     msm::SubmitqueueQuery,
     panthor::DevQuery, panthor::GpuInfo, panthor::CsifInfo, panthor::TimestampInfo, panthor::MmuInfo,
     panthor::GroupPrioritiesInfo, panthor::VmCreate, panthor::VmDestroy, panthor::VmBind, panthor::VmBindOp,
-    panthor::SyncOp, panthor::VmGetState, panthor::BoCreate, panthor::BoMmapOffset, panthor::BoSetLabel,
+    panthor::QueueCreate, panthor::GroupCreate, panthor::GroupDestroy, panthor::GroupGetState, panthor::QueueSubmit,
+    panthor::GroupSubmit, panthor::TilerHeapCreate, panthor::TilerHeapDestroy, panthor::SyncOp, panthor::VmGetState, panthor::BoCreate, panthor::BoMmapOffset, panthor::BoSetLabel,
     panthor::SetUserMmioOffset, panthor::BoSync, panthor::BoSyncOp, panthor::BoQueryInfo,
 }
 

@@ -164,6 +164,15 @@ impl Backing {
         Ok(Self::File { fd: Arc::new(fd), offset: 0 })
     }
 
+    /// A memfd of its own that starts with `content`.
+    pub(crate) fn with_content(len: u64, content: &[u8]) -> Result<Self, Errno> {
+        let backing = Self::own_file(len)?;
+        if let Self::File { fd, .. } = &backing {
+            rustix::io::pwrite(fd, content, 0)?;
+        }
+        Ok(backing)
+    }
+
     /// Maps `len` bytes from `offset` on, shared.
     ///
     /// # Safety

@@ -1,15 +1,11 @@
 //! VM_BIND of panthor: the checks in the kernel's order, the synchronous and the asynchronous form.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use kmd::uapi::panthor::*;
 use rustix::io::Errno;
 
 use super::Panthor;
 use super::vm::{BindWork, Vm};
 use crate::drm::fence::Fence;
-use crate::drm::syncobj::Syncobj;
 use crate::drm::user::User;
 use crate::mem::PAGE;
 use crate::queue::Job;
@@ -20,42 +16,6 @@ const MAP_FLAGS: u32 = VM_BIND_OP_MAP_READONLY
     | VM_BIND_OP_MAP_UNCACHED
     | VM_BIND_OP_MAP_SPARSE
     | VM_BIND_OP_TYPE_MASK;
-
-/// A signal of a submission: the place, and the fence that will go there.
-struct Signal {
-    syncobj: Arc<Syncobj>,
-    point: u64,
-    fence: Option<Arc<Fence>>,
-}
-
-/// The signals of a submission, in the order in which they were first named.
-#[derive(Default)]
-struct Signals {
-    list: Vec<Signal>,
-    index: HashMap<(u32, u64), usize>,
-}
-
-impl Signals {
-    fn find(&mut self, op: &SyncOp) -> Option<&mut Signal> {
-        let at = *self.index.get(&(op.handle, op.timeline_value))?;
-        self.list.get_mut(at)
-    }
-}
-
-fn check_sync_op(op: &SyncOp) -> Result<(), Errno> {
-    if op.flags & !(SYNC_OP_HANDLE_TYPE_MASK | SYNC_OP_SIGNAL) != 0 {
-        return Err(Errno::INVAL);
-    }
-    match op.flags & SYNC_OP_HANDLE_TYPE_MASK {
-        SYNC_OP_HANDLE_TYPE_SYNCOBJ if op.timeline_value == 0 => Ok(()),
-        SYNC_OP_HANDLE_TYPE_TIMELINE_SYNCOBJ => Ok(()),
-        _ => Err(Errno::INVAL),
-    }
-}
-
-fn is_signal(op: &SyncOp) -> bool {
-    op.flags & SYNC_OP_SIGNAL != 0
-}
 
 impl Panthor {
     pub(super) fn vm_bind(&self, args: &mut VmBind, user: &User) -> Result<(), Errno> {
@@ -132,6 +92,9 @@ impl Panthor {
     }
 
     fn prepare_map(&self, vm: &Vm, op: &VmBindOp) -> Result<Action, Errno> {
+        if op.flags & VM_BIND_OP_MAP_SPARSE != 0 && !self.mali.has_sparse() {
+            return Err(Errno::INVAL);
+        }
         if op.flags & VM_BIND_OP_MAP_SPARSE != 0 {
             if op.flags & !MAP_FLAGS != 0 || op.flags & VM_BIND_OP_MAP_NOEXEC == 0 {
                 return Err(Errno::INVAL);
@@ -174,54 +137,14 @@ impl Panthor {
         }
 
         let order = vm.submit.lock();
-        for (job, syncs) in jobs.iter_mut().zip(&syncs) {
-            for op in syncs.iter().filter(|op| !is_signal(op)) {
-                check_sync_op(op)?;
-                let fence = match signals.find(op) {
-                    // A job may wait for one before it in the same submission, but not for one that is still to come.
-                    Some(signal) => signal.fence.clone().ok_or(Errno::INVAL)?,
-                    None => {
-                        self.file.syncobj(op.handle).ok_or(Errno::NOENT)?.find_fence(op.timeline_value)?
-                    }
-                };
-                job.waits.push(fence);
-            }
-            for op in syncs.iter().filter(|op| is_signal(op)) {
-                if let Some(signal) = signals.find(op) {
-                    signal.fence = Some(job.done.clone());
-                }
-            }
-        }
+        self.link(&mut jobs, &syncs, &mut signals)?;
         // Nothing can fail from here on.
         self.file.device.stats.jobs.add(jobs.len() as u64);
         if !jobs.is_empty() {
             vm.queue.push(jobs);
         }
-        for Signal { syncobj, point, fence } in signals.list {
-            let Some(fence) = fence else { continue };
-            match point {
-                0 => syncobj.replace_fence(Some(fence)),
-                point => syncobj.add_point(fence, point),
-            }
-        }
+        signals.put();
         drop(order);
         Ok(())
-    }
-
-    /// The places that the jobs of a submission signal, each with the fence that is there now.
-    fn collect_signals(&self, syncs: &[Vec<SyncOp>]) -> Result<Signals, Errno> {
-        let mut signals = Signals::default();
-        for op in syncs.iter().flatten().filter(|op| is_signal(op)) {
-            check_sync_op(op)?;
-            if signals.find(op).is_some() {
-                continue;
-            }
-            let syncobj = self.file.syncobj(op.handle).ok_or(Errno::INVAL)?;
-            // Usually there is no fence at that point yet.
-            let fence = syncobj.find_fence(op.timeline_value).ok();
-            signals.index.insert((op.handle, op.timeline_value), signals.list.len());
-            signals.list.push(Signal { syncobj, point: op.timeline_value, fence });
-        }
-        Ok(signals)
     }
 }

@@ -1,17 +1,21 @@
-//! DEV_QUERY of panthor: the emulated device is a Mali-G610 with four cores, as in the RK3588.
+//! DEV_QUERY of panthor.
 
 use kmd::uapi::panthor::*;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Panthor;
+use super::{Mali, Panthor};
 use crate::drm::user::{Plain, User};
 
 /// Virtual address bits, also in `mmu_features`.
 pub(super) const VA_BITS: u32 = 48;
 
+/// The only tiler.
+pub(super) const TILER_PRESENT: u64 = 1;
+
+/// The registers of a Mali-G610.
 const GPU_INFO: GpuInfo = GpuInfo {
-    gpu_id: 0xa867_0005,
+    gpu_id: 0,
     gpu_rev: 0,
     csf_id: 0x040a_0412,
     l2_features: 0x0712_0306,
@@ -27,15 +31,15 @@ const GPU_INFO: GpuInfo = GpuInfo {
     texture_features: [0xc1ff_ffff, 0x1fff_ffff, 0xffff_ffff, 0],
     as_present: 0xff,
     selected_coherency: GPU_COHERENCY_NONE,
-    shader_present: 0x5_0005,
+    shader_present: 0,
     l2_present: 1,
-    tiler_present: 1,
+    tiler_present: TILER_PRESENT,
     core_features: 0,
     pad: 0,
     gpu_features: 0,
 };
 
-const CSIF_INFO: CsifInfo = CsifInfo {
+pub(super) const CSIF_INFO: CsifInfo = CsifInfo {
     csg_slot_count: 8,
     cs_slot_count: 8,
     cs_reg_count: 96,
@@ -45,7 +49,7 @@ const CSIF_INFO: CsifInfo = CsifInfo {
 };
 
 /// Nobody here has `CAP_SYS_NICE` as far as the device knows.
-const PRIORITIES: GroupPrioritiesInfo =
+pub(super) const PRIORITIES: GroupPrioritiesInfo =
     GroupPrioritiesInfo { allowed_mask: 1 << GROUP_PRIORITY_LOW | 1 << GROUP_PRIORITY_MEDIUM, pad: [0; 3] };
 
 const MMU_INFO: MmuInfo = MmuInfo { page_size_bitmap: crate::mem::PAGE | crate::mem::HUGE_PAGE };
@@ -75,7 +79,11 @@ fn answer<T: Plain>(args: &mut DevQuery, user: &User, min: usize, value: &T) -> 
 impl Panthor {
     pub(super) fn dev_query(&self, args: &mut DevQuery, user: &User) -> Result<(), Errno> {
         match args.r#type {
-            DEV_QUERY_GPU_INFO => answer(args, user, min_size!(GpuInfo, tiler_present), &GPU_INFO),
+            DEV_QUERY_GPU_INFO => {
+                let Mali { gpu_id, shader_present, .. } = self.mali;
+                let info = GpuInfo { gpu_id, shader_present, ..GPU_INFO };
+                answer(args, user, min_size!(GpuInfo, tiler_present), &info)
+            }
             DEV_QUERY_CSIF_INFO => answer(args, user, min_size!(CsifInfo, pad), &CSIF_INFO),
             DEV_QUERY_TIMESTAMP_INFO => {
                 let info = match args.pointer {
@@ -87,7 +95,9 @@ impl Panthor {
             DEV_QUERY_GROUP_PRIORITIES_INFO => {
                 answer(args, user, min_size!(GroupPrioritiesInfo, pad), &PRIORITIES)
             }
-            DEV_QUERY_MMU_INFO => answer(args, user, min_size!(MmuInfo, page_size_bitmap), &MMU_INFO),
+            DEV_QUERY_MMU_INFO if self.mali.has_sparse() => {
+                answer(args, user, min_size!(MmuInfo, page_size_bitmap), &MMU_INFO)
+            }
             _ => Err(Errno::INVAL),
         }
     }

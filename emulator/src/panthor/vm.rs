@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::Panthor;
+use super::heap::Heaps;
 use crate::drm::Device;
 use crate::mem::TASK_SIZE;
 use crate::queue::{Queue, Work};
@@ -42,6 +43,7 @@ pub(super) struct Vm {
     pub(super) queue: Arc<Queue<BindWork>>,
     /// Held from the moment a submission looks at fences until its jobs are queued and its signals are in place.
     pub(super) submit: Mutex<()>,
+    pub(super) heaps: Mutex<Heaps>,
     unusable: AtomicBool,
     destroyed: AtomicBool,
 }
@@ -53,6 +55,7 @@ impl Vm {
             space: AddressSpace::new(device, true),
             user_va_range,
             submit: Mutex::new(()),
+            heaps: Heaps::new(user_va_range),
             unusable: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
         })
@@ -91,6 +94,7 @@ impl Vm {
     /// Unmaps everything; what is queued still runs, without effect.
     pub(super) fn destroy(&self) {
         self.destroyed.store(true, Ordering::Release);
+        self.heaps.lock().destroy();
         self.space.destroy();
         self.queue.close();
     }

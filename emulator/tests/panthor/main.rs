@@ -5,6 +5,7 @@ extern crate tessera_emulator as emulator;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod group;
 mod host;
 mod limits;
 mod memory;
