@@ -61,7 +61,8 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(path("messages"))?);
-        let mut append = String::from("console=ttyAMA0 quiet iomem=relaxed panic=-1");
+        // A kernel that is broken says so and is off, instead of being waited for.
+        let mut append = String::from("console=ttyAMA0 quiet iomem=relaxed oops=panic panic=-1");
         if setup.deterministic {
             // One instruction, one nanosecond; idle time passes at once; no other clock, no other seed.
             command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
