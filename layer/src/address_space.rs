@@ -66,9 +66,9 @@ impl From<VmError> for BindError {
 pub struct Counters {
     /// Bindings asked for.
     pub wanted: AtomicU64,
-    /// Operations that the kernel took.
+    /// Operations that the kernel took, or binds that the driver was given.
     pub ops: AtomicU64,
-    /// Bind calls to the kernel.
+    /// Bind calls to the kernel or the driver.
     pub calls: AtomicU64,
 }
 
@@ -426,7 +426,7 @@ fn backing(mirror: &gpuvm::Vm<BoId, Binding>, object: BoId) -> Option<&Backing> 
 
 impl State {
     fn count(&mut self, sent: &Sent) {
-        self.sent_ops += sent.ops as u64;
+        self.sent_ops += sent.pieces as u64;
         self.sent_calls += sent.calls as u64;
     }
 

@@ -42,6 +42,8 @@ impl Backing {
 pub struct Sent {
     /// Operations in force, or queued for good: the first ones of the plan.
     pub ops: usize,
+    /// What those went down as: as many operations, or binds of the driver's.
+    pub pieces: usize,
     /// Calls that it took.
     pub calls: usize,
     /// Why the next operation was refused.
@@ -108,7 +110,7 @@ impl AtOnce {
 
 impl Carrier for AtOnce {
     fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
-        let mut sent = Sent { ops: 0, calls: 0, end: Ok(()) };
+        let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
         for chunk in chunks {
             if let Err(errno) = fill_batch(&mut self.batch, chunk, objects) {
                 sent.end = Err(errno);
@@ -124,6 +126,7 @@ impl Carrier for AtOnce {
                 }
             }
         }
+        sent.pieces = sent.ops;
         sent
     }
 
@@ -137,6 +140,6 @@ pub struct Follow;
 
 impl Carrier for Follow {
     fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, _: &Objects<'_>) -> Sent {
-        Sent { ops: chunks.map(<[_]>::len).sum(), calls: 0, end: Ok(()) }
+        Sent { ops: chunks.map(<[_]>::len).sum(), pieces: 0, calls: 0, end: Ok(()) }
     }
 }

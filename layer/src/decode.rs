@@ -5,8 +5,8 @@ use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain;
 use crate::device::{Device, Sparse};
-use crate::image::Image;
-use crate::layout::{BLOCK, BoxError};
+use crate::image::{Image, Region};
+use crate::layout::BoxError;
 use crate::memory::MemoryError;
 use ash::vk;
 use gpuvm::{OpKind, VaRange};
@@ -136,6 +136,9 @@ impl<'a> Decoder<'a> {
     ) -> Result<(), DecodeError> {
         wants.reserve(binds.len());
         for bind in binds {
+            if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
+                return Err(METADATA);
+            }
             let size = checked_size(bind, buffer.range.len, buffer.size, buffer.alignment)?;
             let kind = self.backing(bind.memory, bind.memory_offset, size)?;
             wants.push(Want {
@@ -146,7 +149,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Opaque binds: an image is its planes one after another, each somewhere of its own.
+    /// Opaque binds: an image is ranges one after another, each somewhere of its own, and regions apart from them.
     fn opaque(
         &mut self,
         image: &Image,
@@ -154,10 +157,15 @@ impl<'a> Decoder<'a> {
         wants: &mut Vec<Want>,
     ) -> Result<(), DecodeError> {
         for bind in binds {
+            let metadata = bind.flags.contains(vk::SparseMemoryBindFlags::METADATA);
+            if metadata || bind.resource_offset >= image.size {
+                self.region(image, bind, metadata, wants)?;
+                continue;
+            }
             let size = checked_size(bind, image.size, image.size, image.alignment)?;
             let mut kind = self.backing(bind.memory, bind.memory_offset, size)?;
             let (mut offset, mut left) = (bind.resource_offset, size);
-            for place in image.planes.iter().map(|plane| plane.range) {
+            for place in &image.opaque {
                 if left == 0 {
                     break;
                 }
@@ -172,6 +180,32 @@ impl<'a> Decoder<'a> {
                 offset = 0;
             }
         }
+        Ok(())
+    }
+
+    /// An opaque bind of what is no part of `[0, size)`.
+    #[cold]
+    fn region(
+        &mut self,
+        image: &Image,
+        bind: &vk::SparseMemoryBind,
+        metadata: bool,
+        wants: &mut Vec<Want>,
+    ) -> Result<(), DecodeError> {
+        let holds = |region: &&Region| {
+            region.metadata == metadata
+                && bind
+                    .resource_offset
+                    .checked_sub(region.offset)
+                    .is_some_and(|offset| offset < region.range.len)
+        };
+        let region = image.regions.iter().find(holds);
+        let region = region.ok_or(if metadata { METADATA } else { OFFSET_OUTSIDE })?;
+        let resource_offset = bind.resource_offset - region.offset;
+        let inside = vk::SparseMemoryBind { resource_offset, ..*bind };
+        let len = checked_size(&inside, region.range.len, region.range.len, image.alignment)?;
+        let kind = self.backing(bind.memory, bind.memory_offset, len)?;
+        wants.push(Want { range: VaRange { start: region.range.start + resource_offset, len }, kind });
         Ok(())
     }
 
@@ -191,18 +225,19 @@ impl<'a> Decoder<'a> {
                 image.planes.iter().find(|plane| !aspects.is_empty() && plane.aspects.contains(aspects));
             let plane = plane.ok_or(ASPECT)?;
             let layout = plane.layout.as_ref().ok_or(ASPECT)?;
-            if bind.memory != vk::DeviceMemory::null() && bind.memory_offset % BLOCK != 0 {
+            let block = layout.block;
+            if bind.memory != vk::DeviceMemory::null() && bind.memory_offset % block != 0 {
                 return Err(MISALIGNED);
             }
             let base = plane.range.start;
             let vk::ImageSubresource { mip_level, array_layer, .. } = bind.subresource;
             if let Some(at) = layout.single_block(mip_level, array_layer, bind.offset, bind.extent) {
-                let kind = self.backing(bind.memory, bind.memory_offset, BLOCK)?;
-                wants.push(Want { range: VaRange { start: base + at, len: BLOCK }, kind });
+                let kind = self.backing(bind.memory, bind.memory_offset, block)?;
+                wants.push(Want { range: VaRange { start: base + at, len: block }, kind });
                 continue;
             }
             let blocks = layout.blocks_of(mip_level, array_layer, bind.offset, bind.extent)?;
-            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.bytes())?;
+            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.blocks() * block)?;
             layout.runs(&blocks, |offset, len| {
                 wants.push(Want { range: VaRange { start: base + offset, len }, kind });
                 advance(&mut kind, len);
@@ -260,7 +295,7 @@ fn checked_size(
 ) -> Result<u64, DecodeError> {
     let aligned = (bind.resource_offset | bind.size | bind.memory_offset) & (alignment - 1) == 0;
     let inside = bind.resource_offset < bindable && bind.size <= bindable - bind.resource_offset;
-    if aligned && inside && bind.size != 0 && bind.flags.is_empty() {
+    if aligned && inside && bind.size != 0 {
         return Ok(bind.size);
     }
     checked_odd_size(bind, bindable, asked, alignment)
@@ -274,9 +309,6 @@ fn checked_odd_size(
     asked: u64,
     alignment: u64,
 ) -> Result<u64, DecodeError> {
-    if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
-        return Err(METADATA);
-    }
     if bind.size == 0 {
         return Err(SIZE_ZERO);
     }
@@ -299,6 +331,7 @@ fn checked_odd_size(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::BLOCK;
 
     fn bind(resource_offset: u64, size: u64) -> vk::SparseMemoryBind {
         vk::SparseMemoryBind { resource_offset, size, ..Default::default() }

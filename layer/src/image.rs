@@ -18,15 +18,28 @@ const SPARSE: vk::ImageCreateFlags = vk::ImageCreateFlags::from_raw(
 
 /// A sparse image.
 pub struct Image {
-    /// Bytes that opaque binds may cover: the planes one after another.
+    /// Bytes that opaque binds may cover.
     pub size: u64,
     /// Bytes that opaque binds are multiples of.
     pub alignment: u64,
+    /// Where those bytes are: ranges one after another.
+    pub opaque: Vec<VaRange>,
+    /// What opaque binds reach by other offsets, or not without a flag.
+    pub regions: Vec<Region>,
     pub planes: Vec<ImagePlane>,
     /// Created with SPARSE_RESIDENCY: single blocks can be bound, and unbound ones touched.
     pub residency: bool,
     /// What the queries for sparse memory requirements answer, where that is not for the driver to say.
     pub requirements: Option<Vec<vk::SparseImageMemoryRequirements>>,
+}
+
+/// A part of an image that is bound opaquely, apart from [`Image::size`].
+pub struct Region {
+    /// The `resourceOffset` of its first byte.
+    pub offset: u64,
+    pub range: VaRange,
+    /// Whether VK_SPARSE_MEMORY_BIND_METADATA_BIT leads here.
+    pub metadata: bool,
 }
 
 /// A plane of a sparse image.

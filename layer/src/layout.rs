@@ -1,11 +1,12 @@
 //! Where the sparse blocks of an image are: pure arithmetic, no handles.
 //!
-//! The layout is lavapipe's: level after level, each aligned to a block; in a level layer after layer; in a layer 64 KiB blocks row by
-//! row, then slice by slice of blocks. The adapter in `icd` compares it with the driver's own numbers before it is used.
+//! The layout is lavapipe's: level after level, each aligned to a block; in a level layer after layer; in a layer blocks row by row,
+//! then slice by slice of blocks. The adapter in `icd` compares it with the driver's own numbers before it is used, or uses it for
+//! addresses of its own, where that order is as good as any.
 
 use ash::vk;
 
-/// Bytes of a sparse block, of every format and shape.
+/// Bytes of a sparse block of standard shape, of every format.
 pub const BLOCK: u64 = 64 << 10;
 
 /// The standard sparse image block shape (Vulkan specification, "Standard Sparse Image Block Shapes"), in texel blocks of the format.
@@ -50,6 +51,8 @@ pub struct PlaneLayout {
     pub granularity: vk::Extent3D,
     pub levels: Vec<Level>,
     pub layers: u32,
+    /// Bytes of a block.
+    pub block: u64,
     /// Bytes of the whole plane.
     pub size: u64,
     /// Binary logarithms of the granularity, where it has them: a division for each axis of each bind would be seen.
@@ -68,9 +71,9 @@ pub struct BlockBox {
 }
 
 impl BlockBox {
-    /// Bytes of memory that the box takes.
-    pub fn bytes(&self) -> u64 {
-        self.count.iter().map(|&n| u64::from(n)).product::<u64>() * BLOCK
+    /// Number of blocks in the box.
+    pub fn blocks(&self) -> u64 {
+        self.count.iter().map(|&n| u64::from(n)).product()
     }
 }
 
@@ -104,8 +107,14 @@ pub enum BoxError {
 impl PlaneLayout {
     /// Lays a plane out.
     ///
-    /// `extent` in texels of the plane, `granularity` in texels a block.
-    pub fn new(extent: vk::Extent3D, granularity: vk::Extent3D, levels: u32, layers: u32) -> Self {
+    /// `extent` in texels of the plane, `granularity` in texels a block, `block` in bytes.
+    pub fn new(
+        extent: vk::Extent3D,
+        granularity: vk::Extent3D,
+        levels: u32,
+        layers: u32,
+        block: u64,
+    ) -> Self {
         let mut offset = 0;
         let levels = (0..levels)
             .map(|level| {
@@ -119,7 +128,7 @@ impl PlaneLayout {
                     height: extent.height.div_ceil(granularity.height),
                     depth: extent.depth.div_ceil(granularity.depth),
                 };
-                let row_stride = u64::from(blocks.width) * BLOCK;
+                let row_stride = u64::from(blocks.width) * block;
                 let slice_stride = u64::from(blocks.height) * row_stride;
                 let layer_stride = u64::from(blocks.depth) * slice_stride;
                 let level = Level { extent, blocks, offset, layer_stride, row_stride, slice_stride };
@@ -130,7 +139,7 @@ impl PlaneLayout {
         let [width, height, depth] = [granularity.width, granularity.height, granularity.depth]
             .map(|n| n.is_power_of_two().then(|| n.ilog2()));
         let shifts = width.zip(height).zip(depth).map(|((width, height), depth)| [width, height, depth]);
-        Self { granularity, levels, layers, size: offset, shifts }
+        Self { granularity, levels, layers, block, size: offset, shifts }
     }
 
     /// Bytes from the start of the plane to the one whole block that the box is: the bind that games make by the thousand. `None` for
@@ -157,7 +166,7 @@ impl PlaneLayout {
         let inside = x < blocks.width && y < blocks.height && z < blocks.depth;
         let [x, y, z] = [x, y, z].map(u64::from);
         (inside && rest == 0).then(|| {
-            let in_layer = z * level.slice_stride + y * level.row_stride + x * BLOCK;
+            let in_layer = z * level.slice_stride + y * level.row_stride + x * self.block;
             level.offset + u64::from(layer) * level.layer_stride + in_layer
         })
     }
@@ -219,19 +228,19 @@ impl PlaneLayout {
         let base = level.offset + u64::from(blocks.layer) * level.layer_stride;
         let [x, y, z] = blocks.first.map(u64::from);
         let [width, height, depth] = blocks.count.map(u64::from);
-        let at = |y: u64, z: u64| base + z * level.slice_stride + y * level.row_stride + x * BLOCK;
-        if width * BLOCK < level.row_stride {
+        let at = |y: u64, z: u64| base + z * level.slice_stride + y * level.row_stride + x * self.block;
+        if width * self.block < level.row_stride {
             for z in z..z + depth {
                 for y in y..y + height {
-                    run(at(y, z), width * BLOCK);
+                    run(at(y, z), width * self.block);
                 }
             }
-        } else if width * height * BLOCK < level.slice_stride {
+        } else if width * height * self.block < level.slice_stride {
             for z in z..z + depth {
-                run(at(y, z), width * height * BLOCK);
+                run(at(y, z), width * height * self.block);
             }
         } else {
-            run(at(y, z), width * height * depth * BLOCK);
+            run(at(y, z), width * height * depth * self.block);
         }
     }
 }
@@ -261,7 +270,7 @@ mod tests {
 
     #[test]
     fn levels_follow_one_another() {
-        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 3, 2);
+        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 3, 2, BLOCK);
         let [a, b, c] = plane.levels[..] else { panic!("three levels") };
         assert_eq!((a.offset, a.layer_stride, a.blocks), (0, 6 * BLOCK, extent(3, 2, 1)));
         assert_eq!((b.offset, b.layer_stride, b.blocks), (12 * BLOCK, 2 * BLOCK, extent(2, 1, 1)));
@@ -271,7 +280,7 @@ mod tests {
 
     #[test]
     fn broken_rules_are_named() {
-        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 2, 2);
+        let plane = PlaneLayout::new(extent(300, 200, 1), extent(128, 128, 1), 2, 2, BLOCK);
         let at = |x, y| vk::Offset3D { x, y, z: 0 };
         let ask = |level, layer, offset, extent| plane.blocks_of(level, layer, offset, extent).unwrap_err();
         assert_eq!(ask(2, 0, at(0, 0), extent(128, 128, 1)), BoxError::Level);
@@ -293,7 +302,7 @@ mod tests {
             size in (1u32..9, 1u32..9, 1u32..5), layers in 1u32..3, level in 0u32..3, pick in any::<[u32; 7]>(),
         ) {
             let block = extent(32, 32, 16);
-            let plane = PlaneLayout::new(extent(size.0 * 32 - 3, size.1 * 32, size.2 * 16 - 5), block, 3, layers);
+            let plane = PlaneLayout::new(extent(size.0 * 32 - 3, size.1 * 32, size.2 * 16 - 5), block, 3, layers, BLOCK);
             let blocks = plane.levels[level as usize].blocks;
             let first = [pick[0] % blocks.width, pick[1] % blocks.height, pick[2] % blocks.depth];
             let count = [
@@ -314,7 +323,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(got.len() as u64 * BLOCK, wanted.bytes());
+            prop_assert_eq!(got.len() as u64, wanted.blocks());
             prop_assert_eq!(&got, &expected);
             // The short way to one block comes to the same place, and leaves everything else to the long way.
             let at = |axis: usize, size: u32| (first[axis] * size) as i32;

@@ -67,9 +67,17 @@ impl Lavapipe {
             .map_err(|result| CreateError::Driver { call: "vkCreateImage", result })?;
         match self.place_image(d, sparse, handle, &learnable, &planes) {
             Ok(planes) => {
-                let size = planes.iter().map(|plane| plane.range.len).sum();
-                let requirements = Some(requirements);
-                Ok((handle, Image { size, alignment: BLOCK, planes, residency, requirements }))
+                let opaque: Vec<_> = planes.iter().map(|plane| plane.range).collect();
+                let image = Image {
+                    size: opaque.iter().map(|range| range.len).sum(),
+                    alignment: BLOCK,
+                    opaque,
+                    regions: Vec::new(),
+                    planes,
+                    residency,
+                    requirements: Some(requirements),
+                };
+                Ok((handle, image))
             }
             Err(error) => {
                 // SAFETY: the image was made here and nobody knows it.
@@ -99,6 +107,7 @@ impl Lavapipe {
                     granularity,
                     info.mip_levels,
                     info.array_layers,
+                    BLOCK,
                 ))
             })
             .collect();
