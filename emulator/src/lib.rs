@@ -20,6 +20,7 @@ mod queue;
 mod vm;
 
 pub use config::{Config, Counters, Faults, FaultsError, Unbound};
+pub use drm::sync_file::sync_file_ioctl;
 pub use drm::syncobj::SwFence;
 pub use mem::host::ImportError;
 pub use msm::Gpu;

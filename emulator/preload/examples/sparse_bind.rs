@@ -27,8 +27,11 @@ struct Mapping {
     pad: u32,
 }
 
-/// What the node maps in `va..va + len`, in tiles: object and offset of each, nothing for null mappings.
-fn tiles(va: u64, len: u64) -> Result<BTreeMap<u64, Option<(u64, u64)>>, Box<dyn Error>> {
+/// Object and offset of each tile; nothing for null mappings.
+type Tiles = BTreeMap<u64, Option<(u64, u64)>>;
+
+/// What the node maps in `va..va + len`, by tile.
+fn tiles(va: u64, len: u64) -> Result<Tiles, Box<dyn Error>> {
     // SAFETY: a look-up by a C string.
     let mappings = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"tessera_emulator_mappings".as_ptr()) };
     if mappings.is_null() {
@@ -123,14 +126,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         bind(&binds)?;
         let mapped = tiles(address, TILES * TILE)?;
         let object = mapped.get(&0).copied().flatten().map_or(0, |(object, _)| object);
-        let wanted: BTreeMap<_, _> =
-            (0..TILES).map(|tile| (tile, Some((object, place(tile) * TILE)))).collect();
+        let wanted: Tiles = (0..TILES).map(|tile| (tile, Some((object, place(tile) * TILE)))).collect();
         check("bound tiles show their memory", object != 0 && mapped == wanted)?;
 
         let binds = HOLES.map(|tile| vk::SparseMemoryBind::default().resource_offset(tile * TILE).size(TILE));
         bind(&binds)?;
         let mapped = tiles(address, TILES * TILE)?;
-        let wanted: BTreeMap<_, _> = wanted
+        let wanted: Tiles = wanted
             .into_iter()
             .map(|(tile, target)| (tile, target.filter(|_| !HOLES.contains(&tile))))
             .collect();

@@ -114,6 +114,30 @@ impl Fence {
         Arc::new(Self(Kind::Chain(Chain { context, seqno, prev_seqno, prev: Mutex::new(prev), fence })))
     }
 
+    /// A fence that is signalled when both are.
+    pub(crate) fn both(a: Arc<Self>, b: Arc<Self>) -> Arc<Self> {
+        Self::chain(Some(a), b, 0)
+    }
+
+    /// The leaves that this fence still waits for, each once.
+    pub(crate) fn pending_leaves(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let mut leaves: Vec<Arc<Self>> = Vec::new();
+        // Fences whose leaves are still to be found.
+        let mut rest = vec![self.clone()];
+        while let Some(fence) = rest.pop() {
+            match &fence.0 {
+                Kind::Chain(chain) => {
+                    rest.push(chain.fence.clone());
+                    rest.extend(chain.walk());
+                }
+                Kind::Leaf(_)
+                    if fence.is_signaled() || leaves.iter().any(|leaf| Arc::ptr_eq(leaf, &fence)) => {}
+                Kind::Leaf(_) => leaves.push(fence),
+            }
+        }
+        leaves
+    }
+
     fn as_chain(&self) -> Option<&Chain> {
         match &self.0 {
             Kind::Chain(chain) => Some(chain),

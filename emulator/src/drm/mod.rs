@@ -6,6 +6,7 @@ pub(crate) mod gem;
 pub(crate) mod ids;
 pub(crate) mod ioctl;
 pub(crate) mod resv;
+pub(crate) mod sync_file;
 pub(crate) mod syncobj;
 pub(crate) mod user;
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use kmd::Request;
-use kmd::uapi::{drm, msm, panthor};
+use kmd::uapi::{drm, msm, panthor, sync_file};
 use rustix::io::Errno;
 
 use crate::mem::TASK_SIZE;
@@ -26,6 +26,7 @@ plain! {
     drm::SyncobjCreate, drm::SyncobjDestroy, drm::SyncobjHandleToFd, drm::SyncobjFdToHandle, drm::SyncobjWait,
     drm::SyncobjReset, drm::SyncobjSignal, drm::SyncobjTimelineWait, drm::SyncobjQuery, drm::SyncobjTransfer,
     drm::SyncobjTimelineSignal, drm::SyncobjEventfd,
+    sync_file::MergeData, sync_file::FenceInfo, sync_file::FileInfo, sync_file::SetDeadline,
     msm::GetParam, msm::SetParam, msm::GemNew, msm::GemInfo, msm::GemCpuPrep, msm::GemCpuFini, msm::GemMadvise,
     msm::SubmitReloc, msm::SubmitCmd, msm::SubmitBo, msm::GemSubmit,
     msm::Syncobj, msm::VmBind, msm::VmBindOp, msm::WaitFence, msm::SubmitqueueNew, msm::SubmitqueueClose,

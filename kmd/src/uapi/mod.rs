@@ -7,6 +7,7 @@
 pub mod drm;
 pub mod msm;
 pub mod panthor;
+pub mod sync_file;
 
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,24 @@ pub const fn ior<T>(nr: u8) -> u32 {
     opcode::read::<T>(DRM_IOCTL_BASE, nr) as u32
 }
 
+/// As [`iowr`], of a sync file.
+pub const fn sync_iowr<T>(nr: u8) -> u32 {
+    opcode::read_write::<T>(sync_file::MAGIC, nr) as u32
+}
+
+/// As [`iow`], of a sync file.
+pub const fn sync_iow<T>(nr: u8) -> u32 {
+    opcode::write::<T>(sync_file::MAGIC, nr) as u32
+}
+
 /// The command number in a request: its low byte. Driver commands start at [`COMMAND_BASE`].
 pub const fn command(request: u32) -> u8 {
     request as u8
+}
+
+/// The `_IOC` type of a request: the subsystem that it is for.
+pub const fn magic(request: u32) -> u8 {
+    (request >> 8) as u8
 }
 
 /// The argument size in a request, in bytes.

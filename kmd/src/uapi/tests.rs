@@ -1,7 +1,7 @@
 //! Holds every structure, constant and request number against the kernel's headers: a C program, made from the lists that
 //! the macros keep, prints what the compiler makes of the headers; and the headers are read for what the lists lack.
 
-use super::{COMMAND_BASE, Layout, command, drm, msm, panthor};
+use super::{COMMAND_BASE, Layout, command, drm, msm, panthor, sync_file};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,14 @@ const HEADERS: &[Header] = &[
         constants: panthor::CONSTANTS,
         requests: panthor::REQUESTS,
         whole: true,
+    },
+    Header {
+        path: "linux/sync_file.h",
+        structs: sync_file::STRUCTS,
+        constants: sync_file::CONSTANTS,
+        requests: sync_file::REQUESTS,
+        // It is, but its requests are no driver's, by whose names and numbers that is checked.
+        whole: false,
     },
 ];
 

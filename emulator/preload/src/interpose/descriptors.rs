@@ -1,9 +1,13 @@
 //! Functions that take a descriptor: closing, duplicating, `ioctl`.
 
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
+use std::os::fd::BorrowedFd;
+
+use kmd::uapi::sync_file;
 
 use crate::emulation::{self, FILES};
 use crate::errno::{contain, guard};
+use crate::log::Outcome;
 use crate::real;
 
 /// `close` of the C library.
@@ -112,6 +116,29 @@ pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, arg: *mut c_void) ->
     controlled(fd, command, unsafe { real::fcntl64(fd, command, arg) })
 }
 
+/// Performs an ioctl on a sync file; `None` when `fd` is none of the emulation's.
+///
+/// # Safety
+/// As `ioctl`.
+unsafe fn call_sync_file(fd: c_int, request: u32, arg: *mut c_void) -> Option<c_int> {
+    if fd < 0 {
+        return None;
+    }
+    guard(Some(-1), || {
+        // SAFETY: our caller says that it is open; if it is not, it is found to be nothing.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        // SAFETY: our caller's promise.
+        let Some(result) = (unsafe { emulator::sync_file_ioctl(file, request, arg) }) else {
+            return Ok(None);
+        };
+        if let Some(emulation) = emulation::get() {
+            let command = kmd::uapi::command(request);
+            emulation.say(format_args!("sync file {fd} command {command} = {}", Outcome(result)));
+        }
+        result.map(|()| Some(0))
+    })
+}
+
 /// `ioctl` of the C library.
 ///
 /// # Safety
@@ -126,6 +153,13 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) ->
             unsafe { emulation.ioctl(&file, request as u32, arg)? };
             Ok(0)
         });
+    }
+    if kmd::uapi::magic(request as u32) == sync_file::MAGIC
+        && emulation::get().is_some()
+        // SAFETY: our caller's promise.
+        && let Some(result) = unsafe { call_sync_file(fd, request as u32, arg) }
+    {
+        return result;
     }
     // SAFETY: our caller's promise.
     unsafe { real::ioctl(fd, request, arg) }
