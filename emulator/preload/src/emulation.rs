@@ -72,7 +72,7 @@ impl core::fmt::Display for Refused {
 pub(crate) fn begin(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Refused> {
     if let Some(emulation) = Emulation::from_variables(variable)? {
         let emulation = EMULATION.get_or_init(|| emulation);
-        emulation.say(format_args!("process {} emulates {:?}", std::process::id(), emulation.model));
+        emulation.say(format_args!("process {} emulates {}", std::process::id(), emulation.model));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What `TESSERA_EMULATE` asks for.
 
+use core::fmt;
 use std::sync::Arc;
 
 use emulator::{Config, Gpu, Node};
@@ -10,6 +11,23 @@ use rustix::io::Errno;
 pub(crate) enum Model {
     Msm(Gpu),
     PanthorG610,
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Msm(gpu) => write!(
+                f,
+                "msm:{},hbb={},swizzle={},macrotile={},prr={}",
+                gpu.name,
+                gpu.highest_bank_bit,
+                gpu.ubwc_swizzle,
+                gpu.macrotile_mode,
+                u8::from(gpu.prr)
+            ),
+            Self::PanthorG610 => f.write_str("panthor:g610"),
+        }
+    }
 }
 
 /// Why a text names no device.
@@ -51,6 +69,14 @@ impl Model {
         Ok(Self::Msm(gpu))
     }
 
+    /// The driver's name.
+    pub(crate) fn driver(&self) -> &'static str {
+        match self {
+            Self::Msm(_) => "msm",
+            Self::PanthorG610 => "panthor",
+        }
+    }
+
     /// A new device of this model.
     pub(crate) fn create(&self, config: Config) -> Result<Arc<Node>, Errno> {
         match self {
@@ -72,7 +98,9 @@ mod tests {
         }
         let wanted =
             Gpu { highest_bank_bit: 14, ubwc_swizzle: 7, macrotile_mode: 0, prr: false, ..Gpu::A750 };
-        assert_eq!(Model::parse("msm:a750,hbb=14,swizzle=7,macrotile=0,prr=0"), Ok(Model::Msm(wanted)));
+        let text = "msm:a750,hbb=14,swizzle=7,macrotile=0,prr=0";
+        assert_eq!(Model::parse(text), Ok(Model::Msm(wanted)));
+        assert_eq!(Model::Msm(wanted).to_string(), text);
     }
 
     #[test]

@@ -29,7 +29,6 @@ const REDIRECTED: [&str; 3] = ["/dev/dri", "/sys/dev/char/226:128", "/sys/class/
 
 /// What the kernel tells of the device behind the node.
 struct Platform {
-    driver: &'static str,
     /// Its folder in `/sys`.
     folder: &'static str,
     /// Its path in the device tree.
@@ -41,13 +40,11 @@ impl Platform {
     fn of(model: &Model) -> Self {
         match model {
             Model::Msm(_) => Self {
-                driver: "msm",
                 folder: "/sys/devices/platform/soc@0/3d00000.gpu",
                 node: "/soc@0/gpu@3d00000",
                 compatible: "qcom,adreno",
             },
             Model::PanthorG610 => Self {
-                driver: "panthor",
                 folder: "/sys/devices/platform/fb000000.gpu",
                 node: "/gpu@fb000000",
                 compatible: "arm,mali-valhall-csf",
@@ -69,7 +66,7 @@ impl Tree {
     pub(crate) fn create(model: &Model) -> io::Result<Self> {
         let platform = Platform::of(model);
         let uid = rustix::process::geteuid().as_raw();
-        let root = std::env::temp_dir().join(format!("tessera-emulator-{uid}-{}", platform.driver));
+        let root = std::env::temp_dir().join(format!("tessera-emulator-{uid}-{}", model.driver()));
         private_folder(&root, uid)?;
         let device = platform.folder;
         let depth = device.split('/').count() - 2;
@@ -86,7 +83,9 @@ impl Tree {
             &format!(
                 "DRIVER={}\nOF_NAME=gpu\nOF_FULLNAME={}\nOF_COMPATIBLE_0={}\nOF_COMPATIBLE_N=1\n\
                  MODALIAS=of:NgpuT(null)C{2}\n",
-                platform.driver, platform.node, platform.compatible
+                model.driver(),
+                platform.node,
+                platform.compatible
             ),
         )?;
         file(&format!("{device}/drm/renderD128/dev"), &format!("{MAJOR}:{MINOR}\n"))?;
@@ -94,7 +93,7 @@ impl Tree {
             &format!("{device}/drm/renderD128/uevent"),
             &format!("MAJOR={MAJOR}\nMINOR={MINOR}\nDEVNAME=dri/renderD128\nDEVTYPE=drm_minor\n"),
         )?;
-        let driver = format!("/sys/bus/platform/drivers/{}", platform.driver);
+        let driver = format!("/sys/bus/platform/drivers/{}", model.driver());
         folder(&root, &driver)?;
         link(&format!("{device}/subsystem"), &format!("{}bus/platform", up(depth)))?;
         link(&format!("{device}/driver"), &format!("{}{}", up(depth), driver.trim_start_matches("/sys/")))?;

@@ -17,6 +17,9 @@ use rustix::io::Errno;
 use super::fence::{Fence, Wake};
 use super::syncobj::Syncobj;
 
+/// Files that are always kept without asking whether they are still open.
+const LEAST_ROOM: usize = 32;
+
 /// What a descriptor stands for.
 #[derive(Clone)]
 pub(crate) enum Held {
@@ -29,7 +32,14 @@ struct Entry {
     ours: Arc<UnixStream>,
 }
 
-static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Entry>>> = LazyLock::new(Mutex::default);
+#[derive(Default)]
+struct Open {
+    files: HashMap<(u64, u64), Entry>,
+    /// How many there may be before the next sweep: a sweep asks about each, so it waits until they have doubled.
+    room: usize,
+}
+
+static OPEN: LazyLock<Mutex<Open>> = LazyLock::new(Mutex::default);
 
 /// Device and inode of an open file.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
@@ -53,15 +63,18 @@ pub(crate) fn create(held: Held) -> Result<OwnedFd, Errno> {
         })));
     }
     let mut open = OPEN.lock();
-    sweep(&mut open);
-    open.insert(key, Entry { held, ours });
+    if open.files.len() >= open.room {
+        sweep(&mut open.files);
+        open.room = (2 * open.files.len()).max(LEAST_ROOM);
+    }
+    open.files.insert(key, Entry { held, ours });
     Ok(theirs.into())
 }
 
 /// What `fd` stands for; `None` for a foreign file.
 pub(crate) fn lookup(fd: BorrowedFd<'_>) -> Option<Held> {
     let key = identity(fd).ok()?;
-    OPEN.lock().get(&key).map(|entry| entry.held.clone())
+    OPEN.lock().files.get(&key).map(|entry| entry.held.clone())
 }
 
 /// Forgets what no descriptor stands for any more.
@@ -101,9 +114,10 @@ mod tests {
     fn closed_files_are_forgotten() {
         let fence = Fence::new();
         drop(create(Held::SyncFile(fence.clone())).unwrap());
-        // The next file sweeps.
         let other = create(Held::SyncFile(Fence::stub())).unwrap();
         assert!(readable(&other));
+        sweep(&mut OPEN.lock().files);
         assert_eq!(Arc::strong_count(&fence), 1);
+        assert!(lookup(other.as_fd()).is_some());
     }
 }
