@@ -145,6 +145,7 @@ impl Argument {
                 let name = INFOS.get(args.info as usize).copied().unwrap_or("?");
                 format!("handle={} {name} value={:#x} len={}", args.handle, args.value, args.len).into()
             }
+            0x6 => self.msm_submit(),
             0x7 => {
                 let args: msm::WaitFence = self.get();
                 format!("queue={} fence={}", args.queueid, args.fence).into()
@@ -158,6 +159,44 @@ impl Argument {
         }
     }
 
+    /// What a call waits for, and what it signals: address and number of syncobjs.
+    fn msm_syncs(&self, arrays: [(u64, u32); 2], stride: u32) -> String {
+        let mut text = String::new();
+        for (name, (at, count)) in ["waits", "signals"].iter().zip(arrays) {
+            let syncs: Vec<msm::Syncobj> = self.array(at, count, stride as usize);
+            if !syncs.is_empty() {
+                // Strings do not fail.
+                let _ =
+                    write!(text, " {name}=[{}]", list(syncs.iter().map(|sync| (sync.handle, sync.point))));
+            }
+        }
+        text
+    }
+
+    fn msm_submit(&self) -> Words {
+        let args: msm::GemSubmit = self.get();
+        let mut text = format!("queue={} fence={} bos={}", args.queueid, args.fence, args.nr_bos);
+        if args.flags & (msm::SUBMIT_FENCE_FD_IN | msm::SUBMIT_FENCE_FD_OUT) != 0 {
+            let _ = write!(text, " flags={:#x} fence-fd={}", args.flags, args.fence_fd);
+        }
+        let of = |flag, at, count| if args.flags & flag != 0 { (at, count) } else { (0, 0) };
+        let syncs = [
+            of(msm::SUBMIT_SYNCOBJ_IN, args.in_syncobjs, args.nr_in_syncobjs),
+            of(msm::SUBMIT_SYNCOBJ_OUT, args.out_syncobjs, args.nr_out_syncobjs),
+        ];
+        text += &self.msm_syncs(syncs, args.syncobj_stride);
+        let cmds: Vec<msm::SubmitCmd> = self.array(args.cmds, args.nr_cmds, size_of::<msm::SubmitCmd>());
+        // With VM_BIND a stream is named by its address, else by its object.
+        let stream = |cmd: &msm::SubmitCmd| match args.nr_bos {
+            0 => format!("CMD        va={:#x} len={:#x}", cmd.relocs, cmd.size),
+            _ => {
+                let (index, offset) = (cmd.submit_idx, cmd.submit_offset);
+                format!("CMD        index={index} offset={offset:#x} len={:#x}", cmd.size)
+            }
+        };
+        Words { below: cmds.iter().map(stream).collect(), text }
+    }
+
     fn msm_bind(&self) -> Words {
         let args: msm::VmBind = self.get();
         let mut text = format!("queue={} ops={}", args.queue_id, args.nr_ops);
@@ -168,17 +207,8 @@ impl Argument {
             flags => format!(" flags={flags:#x} fence={}", args.fence_fd),
         };
         text += &fence;
-        for (name, at, count) in [
-            ("waits", args.in_syncobjs, args.nr_in_syncobjs),
-            ("signals", args.out_syncobjs, args.nr_out_syncobjs),
-        ] {
-            let syncs: Vec<msm::Syncobj> = self.array(at, count, args.syncobj_stride as usize);
-            if !syncs.is_empty() {
-                // Strings do not fail.
-                let _ =
-                    write!(text, " {name}=[{}]", list(syncs.iter().map(|sync| (sync.handle, sync.point))));
-            }
-        }
+        let syncs = [(args.in_syncobjs, args.nr_in_syncobjs), (args.out_syncobjs, args.nr_out_syncobjs)];
+        text += &self.msm_syncs(syncs, args.syncobj_stride);
         let ops = match args.nr_ops {
             1 => vec![args.op],
             count => self.array(args.ops_address(), count, size_of::<msm::VmBindOp>()),
@@ -215,6 +245,22 @@ impl Argument {
                 let args: panthor::BoMmapOffset = self.get();
                 format!("handle={} offset={:#x}", args.handle, args.offset).into()
             }
+            0x7 => {
+                let args: panthor::GroupCreate = self.get();
+                format!("vm={} queues={} group={}", args.vm_id, args.queues.count, args.group_handle).into()
+            }
+            0x8 => format!("group={}", self.get::<panthor::GroupDestroy>().group_handle).into(),
+            0x9 => self.panthor_submit(),
+            0xa => {
+                let args: panthor::GroupGetState = self.get();
+                format!("state={:#x} fatal-queues={:#x}", args.state, args.fatal_queues).into()
+            }
+            0xb => {
+                let args: panthor::TilerHeapCreate = self.get();
+                let (count, size) = (args.initial_chunk_count, args.chunk_size);
+                format!("vm={} chunks={count} of {size:#x} heap={:#x}", args.vm_id, args.handle).into()
+            }
+            0xc => format!("heap={:#x}", self.get::<panthor::TilerHeapDestroy>().handle).into(),
             _ => Words::default(),
         }
     }
@@ -235,20 +281,37 @@ impl Argument {
                 panthor::VM_BIND_OP_TYPE_SYNC_ONLY => "SYNC_ONLY",
                 _ => "?",
             };
-            let syncs: Vec<panthor::SyncOp> =
-                self.array(op.syncs.array, op.syncs.count, op.syncs.stride as usize);
-            let of = |signal: bool| {
-                let syncs = syncs.iter().filter(|sync| (sync.flags & panthor::SYNC_OP_SIGNAL != 0) == signal);
-                let syncs = list(syncs.map(|sync| (sync.handle, sync.timeline_value)));
-                match (syncs.is_empty(), signal) {
-                    (true, _) => String::new(),
-                    (false, true) => format!(" signals=[{syncs}]"),
-                    (false, false) => format!(" waits=[{syncs}]"),
-                }
-            };
-            bind_op(name, op.va, op.size, (op.bo_handle, op.bo_offset)) + &of(false) + &of(true)
+            bind_op(name, op.va, op.size, (op.bo_handle, op.bo_offset)) + &self.panthor_syncs(&op.syncs)
         });
         Words { below: below.collect(), text }
+    }
+
+    fn panthor_submit(&self) -> Words {
+        let args: panthor::GroupSubmit = self.get();
+        let array = args.queue_submits;
+        let submits: Vec<panthor::QueueSubmit> = self.array(array.array, array.count, array.stride as usize);
+        let below = submits.iter().map(|submit| {
+            let (va, len) = (submit.stream_addr, submit.stream_size);
+            let syncs = self.panthor_syncs(&submit.syncs);
+            format!("QUEUE {:<4} va={va:#x} len={len:#x}{syncs}", submit.queue_index)
+        });
+        let text = format!("group={} jobs={}", args.group_handle, array.count);
+        Words { below: below.collect(), text }
+    }
+
+    /// What a job waits for, and what it signals.
+    fn panthor_syncs(&self, array: &panthor::ObjArray) -> String {
+        let syncs: Vec<panthor::SyncOp> = self.array(array.array, array.count, array.stride as usize);
+        let of = |signal: bool| {
+            let syncs = syncs.iter().filter(|sync| (sync.flags & panthor::SYNC_OP_SIGNAL != 0) == signal);
+            let syncs = list(syncs.map(|sync| (sync.handle, sync.timeline_value)));
+            match (syncs.is_empty(), signal) {
+                (true, _) => String::new(),
+                (false, true) => format!(" signals=[{syncs}]"),
+                (false, false) => format!(" waits=[{syncs}]"),
+            }
+        };
+        of(false) + &of(true)
     }
 }
 
@@ -377,6 +440,46 @@ mod tests {
         assert_eq!(said.below, ["UNMAP      va=0x1000 len=0x1000 waits=[1] signals=[2@4]"]);
         // What the kernel refused may point anywhere.
         assert_eq!(words("panthor", &args, false).below, [""; 0]);
+    }
+
+    #[test]
+    fn submissions() {
+        let (cmds, sync) = (
+            [msm::SubmitCmd { size: 64, relocs: 1 << 32, ..Default::default() }],
+            [msm::Syncobj { handle: 5, flags: 0, point: 7 }],
+        );
+        let args = msm::GemSubmit {
+            flags: msm::SUBMIT_SYNCOBJ_OUT,
+            cmds: user_address(&cmds),
+            nr_cmds: 1,
+            fence: 3,
+            in_syncobjs: user_address(&sync),
+            nr_in_syncobjs: 1,
+            out_syncobjs: user_address(&sync),
+            nr_out_syncobjs: 1,
+            syncobj_stride: 16,
+            ..Default::default()
+        };
+        let said = words("msm", &args, true);
+        assert_eq!(
+            said.text, "queue=0 fence=3 bos=0 signals=[5@7]",
+            "the flag says that nothing is waited for"
+        );
+        assert_eq!(said.below, ["CMD        va=0x100000000 len=0x40"]);
+
+        let sync = [panthor::SyncOp { flags: panthor::SYNC_OP_SIGNAL, handle: 2, timeline_value: 0 }];
+        let syncs = panthor::ObjArray::new(&sync);
+        let queues = [panthor::QueueSubmit {
+            queue_index: 1,
+            stream_size: 8,
+            stream_addr: 64,
+            syncs,
+            ..Default::default()
+        }];
+        let queue_submits = panthor::ObjArray::new(&queues);
+        let said = words("panthor", &panthor::GroupSubmit { group_handle: 4, pad: 0, queue_submits }, true);
+        assert_eq!(said.text, "group=4 jobs=1");
+        assert_eq!(said.below, ["QUEUE 1    va=0x40 len=0x8 signals=[2]"]);
     }
 
     #[test]

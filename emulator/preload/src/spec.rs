@@ -3,14 +3,14 @@
 use core::fmt;
 use std::sync::Arc;
 
-use emulator::{Config, Gpu, Node};
+use emulator::{Config, Gpu, Mali, Node};
 use rustix::io::Errno;
 
 /// The device to emulate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     Msm(Gpu),
-    PanthorG610,
+    Panthor(Mali),
 }
 
 impl fmt::Display for Model {
@@ -25,7 +25,7 @@ impl fmt::Display for Model {
                 gpu.macrotile_mode,
                 u8::from(gpu.prr)
             ),
-            Self::PanthorG610 => f.write_str("panthor:g610"),
+            Self::Panthor(mali) => write!(f, "panthor:{},minor={}", mali.name, mali.minor),
         }
     }
 }
@@ -33,47 +33,60 @@ impl fmt::Display for Model {
 /// Why a text names no device.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SpecError {
-    #[error("\"{0}\" is no device: msm:{msm} or panthor:g610", msm = names())]
+    #[error("\"{0}\" is no device: msm:{adrenos} or panthor:{malis}", adrenos = adrenos(), malis = malis())]
     Device(String),
-    #[error("\"{0}\" is no option of msm: hbb=BIT, swizzle=MASK, macrotile=0|1, prr=0|1")]
+    #[error(
+        "\"{0}\" is no option of msm: hbb=BIT, swizzle=MASK, macrotile=0|1, prr=0|1; or of panthor: minor=8|9"
+    )]
     Option(String),
 }
 
 /// The names of all Adrenos that there are.
-fn names() -> String {
+fn adrenos() -> String {
     Gpu::ALL.map(|gpu| gpu.name).join("|")
+}
+
+/// The names of all Malis that there are.
+fn malis() -> String {
+    Mali::ALL.map(|mali| mali.name).join("|")
 }
 
 impl Model {
     /// Reads `msm:GPU` or `panthor:GPU`. After `msm:GPU` may follow, with commas, what the board decides: `hbb` (highest bank bit),
-    /// `swizzle` (mask of UBWC levels), `macrotile` (mode) and `prr` (whether there is `MAP_NULL`).
+    /// `swizzle` (mask of UBWC levels), `macrotile` (mode) and `prr` (whether there is `MAP_NULL`); after `panthor:GPU` the
+    /// driver's `minor` version.
     pub(crate) fn parse(text: &str) -> Result<Self, SpecError> {
         let unknown = || SpecError::Device(text.to_owned());
-        if text == "panthor:g610" {
-            return Ok(Self::PanthorG610);
+        let (driver, words) = text.split_once(':').ok_or_else(unknown)?;
+        let mut words = words.split(',');
+        let name = words.next().ok_or_else(unknown)?;
+        let mut model = match driver {
+            "msm" => Gpu::find(name).map(Self::Msm),
+            "panthor" => Mali::find(name).map(Self::Panthor),
+            _ => None,
         }
-        let mut words = text.strip_prefix("msm:").ok_or_else(unknown)?.split(',');
-        let mut gpu = words.next().and_then(Gpu::find).ok_or_else(unknown)?;
+        .ok_or_else(unknown)?;
         for word in words {
             let wrong = || SpecError::Option(word.to_owned());
             let (key, value) = word.split_once('=').ok_or_else(wrong)?;
             let value: u64 = value.parse().map_err(|_| wrong())?;
-            match (key, value) {
-                ("hbb", 13..=20) => gpu.highest_bank_bit = value,
-                ("swizzle", 0..=7) => gpu.ubwc_swizzle = value,
-                ("macrotile", 0..=1) => gpu.macrotile_mode = value,
-                ("prr", 0..=1) => gpu.prr = value == 1,
+            match (&mut model, key, value) {
+                (Self::Msm(gpu), "hbb", 13..=20) => gpu.highest_bank_bit = value,
+                (Self::Msm(gpu), "swizzle", 0..=7) => gpu.ubwc_swizzle = value,
+                (Self::Msm(gpu), "macrotile", 0..=1) => gpu.macrotile_mode = value,
+                (Self::Msm(gpu), "prr", 0..=1) => gpu.prr = value == 1,
+                (Self::Panthor(mali), "minor", 8..=9) => mali.minor = value as i32,
                 _ => return Err(wrong()),
             }
         }
-        Ok(Self::Msm(gpu))
+        Ok(model)
     }
 
     /// The driver's name.
     pub(crate) fn driver(&self) -> &'static str {
         match self {
             Self::Msm(_) => "msm",
-            Self::PanthorG610 => "panthor",
+            Self::Panthor(_) => "panthor",
         }
     }
 
@@ -81,7 +94,7 @@ impl Model {
     pub(crate) fn create(&self, config: Config) -> Result<Arc<Node>, Errno> {
         match self {
             Self::Msm(gpu) => Node::msm(*gpu, config),
-            Self::PanthorG610 => Node::panthor(config),
+            Self::Panthor(mali) => Node::mali(*mali, config),
         }
     }
 }
@@ -92,7 +105,12 @@ mod tests {
 
     #[test]
     fn devices_and_options() {
-        assert_eq!(Model::parse("panthor:g610"), Ok(Model::PanthorG610));
+        for mali in Mali::ALL {
+            assert_eq!(Model::parse(&format!("panthor:{}", mali.name)), Ok(Model::Panthor(mali)));
+        }
+        let wanted = Mali { minor: 8, ..Mali::G610 };
+        assert_eq!(Model::parse("panthor:g610,minor=8"), Ok(Model::Panthor(wanted)));
+        assert_eq!(Model::Panthor(wanted).to_string(), "panthor:g610,minor=8");
         for gpu in Gpu::ALL {
             assert_eq!(Model::parse(&format!("msm:{}", gpu.name)), Ok(Model::Msm(gpu)));
         }
@@ -109,7 +127,7 @@ mod tests {
             let error = Model::parse(text).unwrap_err().to_string();
             assert!(error.contains("a740") || error.contains("hbb"), "{error}");
         }
-        for option in ["hbb", "hbb=", "hbb=99", "prr=2", "colour=1"] {
+        for option in ["hbb", "hbb=", "hbb=99", "prr=2", "colour=1", "minor=8"] {
             assert_eq!(
                 Model::parse(&format!("msm:a750,{option}")),
                 Err(SpecError::Option(option.to_owned()))

@@ -44,7 +44,7 @@ impl Platform {
                 node: "/soc@0/gpu@3d00000",
                 compatible: "qcom,adreno",
             },
-            Model::PanthorG610 => Self {
+            Model::Panthor(_) => Self {
                 folder: "/sys/devices/platform/fb000000.gpu",
                 node: "/gpu@fb000000",
                 compatible: "arm,mali-valhall-csf",
