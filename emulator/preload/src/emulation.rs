@@ -16,7 +16,7 @@ use rustix::mm::MprotectFlags;
 use crate::decode::Argument;
 use crate::dump;
 use crate::files::Table;
-use crate::log::{Calls, Log, Outcome};
+use crate::log::{self, Calls, Log, Outcome};
 use crate::spec::Model;
 use crate::tree::Tree;
 
@@ -73,6 +73,13 @@ pub(crate) fn begin(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), R
     if let Some(emulation) = Emulation::from_variables(variable)? {
         let emulation = EMULATION.get_or_init(|| emulation);
         emulation.say(format_args!("process {} emulates {}", std::process::id(), emulation.model));
+        if emulation.log.is_some() {
+            log::listen(|line| {
+                if let Some(emulation) = get() {
+                    emulation.say(line);
+                }
+            });
+        }
     }
     Ok(())
 }

@@ -70,6 +70,29 @@ impl Log {
     }
 }
 
+/// Has what the emulator itself says (that a VM was given up, and why) written to the log.
+pub(crate) fn listen(say: fn(&str)) {
+    struct Lines(fn(&str));
+    impl Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            (self.0)(String::from_utf8_lossy(line).trim());
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(move || Lines(say));
+    // Nobody else in this library listens.
+    let _ = subscriber.try_init();
+}
+
 /// The result of an ioctl, as strace shows it.
 pub(crate) struct Outcome(pub(crate) Result<(), Errno>);
 

@@ -77,7 +77,7 @@ impl Tree {
         let file = |path: &str, text: &str| write(&root, path, text);
         let link = |path: &str, to: &str| link(&root, path, to);
 
-        file(NODE, "")?;
+        let placeholder = touch(&root, NODE)?;
         file(
             &format!("{device}/uevent"),
             &format!(
@@ -102,7 +102,6 @@ impl Tree {
         link("/sys/class/drm/renderD128", &format!("../../{minor}"))?;
         link("/sys/dev/char/226:128", &format!("../../{minor}"))?;
 
-        let placeholder = fs::metadata(root.join(NODE.trim_start_matches('/')))?;
         Ok(Self { root, device, node: (placeholder.dev(), placeholder.ino()) })
     }
 
@@ -179,6 +178,11 @@ fn place(root: &Path, path: &str) -> io::Result<PathBuf> {
     Ok(folder(root, parent)?.join(name))
 }
 
+/// An empty file, which stays the same file whoever else makes it.
+fn touch(root: &Path, path: &str) -> io::Result<fs::Metadata> {
+    fs::OpenOptions::new().append(true).create(true).open(place(root, path)?)?.metadata()
+}
+
 /// A file with this text. Another process may be making it at the same time, or reading it.
 fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
     let path = place(root, path)?;
@@ -192,14 +196,12 @@ fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
 
 fn link(root: &Path, path: &str, to: &str) -> io::Result<()> {
     let path = place(root, path)?;
-    match symlink(to, &path) {
-        Err(error)
-            if error.kind() == io::ErrorKind::AlreadyExists && fs::read_link(&path)? == Path::new(to) =>
-        {
-            Ok(())
-        }
-        made => made,
+    if fs::read_link(&path).is_ok_and(|there| there == Path::new(to)) {
+        return Ok(());
     }
+    let new = path.with_extension(std::process::id().to_string());
+    symlink(to, &new)?;
+    fs::rename(new, path)
 }
 
 #[cfg(test)]

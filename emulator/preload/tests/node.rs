@@ -380,7 +380,9 @@ fn log_dump_and_faults() {
         let bo = |_| create_bo(node.clone(), PAGE, BoOptions { flags: 0, private: true });
         let bos: Vec<_> = (0..3).map(bo).collect();
         assert_eq!(bos.iter().filter(|bo| bo.as_ref().is_err_and(|errno| *errno == Errno::NOMEM)).count(), 1);
-        vm.bind(&[BindOp { va: 1 << 32, len: PAGE, target: BindTarget::Null }]).unwrap();
+        let null = |va| vm.bind(&[BindOp { va, len: PAGE, target: BindTarget::Null }]);
+        null(1 << 32).unwrap();
+        assert!(null(1 << 33).is_err());
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -389,7 +391,7 @@ fn log_dump_and_faults() {
         ("TESSERA_EMULATE", "msm:a750"),
         ("TESSERA_EMULATE_LOG", log.to_str().unwrap()),
         ("TESSERA_EMULATE_DUMP", dump.to_str().unwrap()),
-        ("TESSERA_EMULATE_FAULT", "alloc:4"),
+        ("TESSERA_EMULATE_FAULT", "alloc:4,op:2"),
     ];
     assert!(!preloaded(test, &variables));
     let log = fs::read_to_string(log).unwrap();
@@ -400,7 +402,8 @@ fn log_dump_and_faults() {
         " = ENOMEM",
         "VM_BIND queue=1 ops=1 signals=[1] = 0\n    MAP_NULL   va=0x100000000 len=0x1000\n",
         "    GEM_NEW                  0x42        3, 1 refused\n",
-        " 1 bind operations, 1 jobs (0 throttled), 0 flushes\n",
+        " WARN a queued bind failed: the VM is unusable",
+        " 2 bind operations, 2 jobs (0 throttled), 0 flushes\n",
     ] {
         assert!(log.contains(wanted), "no \"{wanted}\" in\n{log}");
     }
