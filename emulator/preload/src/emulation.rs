@@ -129,9 +129,8 @@ impl Emulation {
 
     /// Where a path leads that names a file of the emulation; `None` for all others.
     pub(crate) fn redirect(&self, path: &CStr) -> Option<CString> {
-        // A cheap look first: every path of the program comes by here, and so do those of making the tree.
-        let bytes = path.to_bytes();
-        if !bytes.starts_with(b"/dev/dri") && !bytes.starts_with(b"/sys/") {
+        // The paths of making the tree come by here too: none of them is one of its files.
+        if !Tree::covers(&self.model, path) {
             return None;
         }
         let made = self.tree.get_or_init(|| {

@@ -56,7 +56,6 @@ impl Platform {
 /// The folder that holds the files.
 pub(crate) struct Tree {
     root: PathBuf,
-    device: &'static str,
     /// Device and inode of the placeholder.
     node: (u64, u64),
 }
@@ -102,15 +101,19 @@ impl Tree {
         link("/sys/class/drm/renderD128", &format!("../../{minor}"))?;
         link("/sys/dev/char/226:128", &format!("../../{minor}"))?;
 
-        Ok(Self { root, device, node: (placeholder.dev(), placeholder.ino()) })
+        Ok(Self { root, node: (placeholder.dev(), placeholder.ino()) })
     }
 
-    /// Where a path leads that names one of the files; `None` for all others.
-    pub(crate) fn redirect(&self, path: &CStr) -> Option<CString> {
+    /// Whether a path names one of the files that there are for `model`. A cheap question: every path of the program is asked about.
+    pub(crate) fn covers(model: &Model, path: &CStr) -> bool {
         let path = path.to_bytes();
-        let folders = REDIRECTED.into_iter().chain([self.device]);
-        folders.into_iter().find(|folder| is_in(path, folder))?;
-        let path = OsStr::from_bytes(path.strip_prefix(b"/")?);
+        (path.starts_with(b"/dev/") || path.starts_with(b"/sys/"))
+            && REDIRECTED.into_iter().chain([Platform::of(model).folder]).any(|folder| is_in(path, folder))
+    }
+
+    /// Where a path leads that names one of the files.
+    pub(crate) fn redirect(&self, path: &CStr) -> Option<CString> {
+        let path = OsStr::from_bytes(path.to_bytes().strip_prefix(b"/")?);
         CString::new(self.root.join(path).into_os_string().into_vec()).ok()
     }
 
@@ -228,18 +231,20 @@ mod tests {
             assert_eq!(tree.node, again.node);
 
             let find = |path: &str| {
-                let inside = tree.redirect(&CString::new(path).unwrap()).unwrap();
+                let path = CString::new(path).unwrap();
+                assert!(Tree::covers(&model, &path));
+                let inside = tree.redirect(&path).unwrap();
                 let real = fs::canonicalize(OsStr::from_bytes(inside.as_bytes())).unwrap();
                 tree.outside(&real).unwrap()
             };
-            let device = Path::new(tree.device);
+            let device = Path::new(Platform::of(&model).folder);
             assert_eq!(find("/sys/dev/char/226:128/device"), device);
             assert_eq!(find("/sys/class/drm/renderD128/device"), device);
             assert_eq!(find("/sys/dev/char/226:128/device/drm/renderD128"), device.join("drm/renderD128"));
             assert_eq!(find("/sys/dev/char/226:128/device/subsystem"), Path::new("/sys/bus/platform"));
             assert_eq!(find("/sys/dev/char/226:128/subsystem"), Path::new("/sys/class/drm"));
             assert_eq!(find("/dev/dri/renderD128"), Path::new(NODE));
-            assert!(tree.redirect(c"/dev/null").is_none() && tree.redirect(c"/sys/dev/char/226:0").is_none());
+            assert!(!Tree::covers(&model, c"/dev/null") && !Tree::covers(&model, c"/sys/dev/char/226:0"));
         }
     }
 }

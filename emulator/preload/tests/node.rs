@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use kmd::bo::BufferObject;
 use kmd::msm::{BoOptions, MsmVm, create_bo};
-use kmd::uapi::{drm, msm};
+use kmd::uapi::{drm, msm, sync_file};
 use kmd::{BindOp, BindTarget, DriverVersion, Errno, RenderNode, Request, Vm};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -207,6 +207,81 @@ fn held_jobs_run_when_they_are_let_go() {
         hold(0);
         assert!(bind.join().unwrap().is_ok());
     });
+}
+
+#[test]
+fn sync_files_can_be_polled_and_merged() {
+    if !msm_device("sync_files_can_be_polled_and_merged") {
+        return;
+    }
+    let node = node();
+    let _vm = MsmVm::create(node.clone()).unwrap();
+    let mut queue = msm::SubmitqueueNew { flags: msm::SUBMITQUEUE_VM_BIND, ..Default::default() };
+    ioctl(node.as_fd(), msm::SubmitqueueNew::REQUEST, &mut queue).unwrap();
+    let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
+    assert_eq!(hold(1), 0);
+    let bind = || {
+        let mut bind = msm::VmBind {
+            flags: msm::VM_BIND_FENCE_FD_OUT,
+            queue_id: queue.id,
+            op_stride: size_of::<msm::VmBindOp>() as u32,
+            ..Default::default()
+        };
+        let op =
+            msm::VmBindOp { op: msm::VM_BIND_OP_MAP_NULL, iova: 1 << 32, range: PAGE, ..Default::default() };
+        bind.set_ops(&[op]);
+        ioctl(node.as_fd(), msm::VmBind::REQUEST, &mut bind).unwrap();
+        // SAFETY: made by the call.
+        unsafe { OwnedFd::from_raw_fd(bind.fence_fd) }
+    };
+    let (first, second) = (bind(), bind());
+    let mut merge = sync_file::MergeData { fd2: second.as_raw_fd(), ..Default::default() };
+    ioctl(first.as_fd(), sync_file::MergeData::REQUEST, &mut merge).unwrap();
+    // SAFETY: made by the call.
+    let merged = unsafe { OwnedFd::from_raw_fd(merge.fence) };
+    let now = Timespec::default();
+    let ready = |timeout| poll(&mut [PollFd::new(&merged, PollFlags::IN)], timeout).unwrap() == 1;
+    let status = || {
+        let mut info = sync_file::FileInfo::default();
+        ioctl(merged.as_fd(), sync_file::FileInfo::REQUEST, &mut info).unwrap();
+        (info.status, info.num_fences)
+    };
+    assert!(!ready(Some(&now)));
+    assert_eq!(status(), (0, 2));
+    hold(0);
+    assert!(ready(None));
+    assert_eq!(status(), (1, 1));
+}
+
+#[test]
+fn threads_open_and_close_at_the_same_time() {
+    if !msm_device("threads_open_and_close_at_the_same_time") {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let first = node();
+                    let copy = RenderNode::from_fd(first.as_fd().try_clone_to_owned().unwrap());
+                    let bo = create_bo(first, PAGE, BoOptions::default()).unwrap();
+                    let mut info = msm::GemInfo {
+                        handle: bo.handle().0,
+                        info: msm::INFO_GET_OFFSET,
+                        ..Default::default()
+                    };
+                    drop(fs::File::open("/dev/null").unwrap());
+                    assert_eq!(ioctl(copy.as_fd(), msm::GemInfo::REQUEST, &mut info), Ok(()));
+                }
+            });
+        }
+    });
+    // All are closed, and their objects are gone.
+    let mut counters = [0u64; 10];
+    let ask: unsafe extern "C" fn(*mut u64, usize) -> i32 = exported("tessera_emulator_counters");
+    // SAFETY: room for as much as is said.
+    assert_eq!(unsafe { ask(counters.as_mut_ptr(), size_of_val(&counters)) }, 0);
+    assert_eq!(counters[9], 0);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use core::ffi::{c_char, c_int, c_uint};
 use core::ptr;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
 
 use libc::{AT_EMPTY_PATH, S_IFCHR, statx as Statx};
 
@@ -56,15 +58,14 @@ unsafe fn shown<S: Disguise>(result: c_int, out: *mut S) -> c_int {
 ///
 /// # Safety
 /// `path` is null or a C string.
-unsafe fn placeholder(fd: c_int, path: *const c_char, flags: c_int) -> Option<std::ffi::CString> {
+unsafe fn placeholder(fd: c_int, path: *const c_char, flags: c_int) -> Option<CString> {
     // SAFETY: our caller's promise.
     let nameless = path.is_null() || unsafe { *path } == 0;
     if !nameless || flags & AT_EMPTY_PATH == 0 || !FILES.has(fd) {
         return None;
     }
-    use std::os::unix::ffi::OsStringExt;
     let path = emulation::get()?.tree()?.placeholder();
-    std::ffi::CString::new(path.into_os_string().into_vec()).ok()
+    CString::new(path.into_os_string().into_vec()).ok()
 }
 
 /// Defines the functions for one form of `stat`.
