@@ -12,6 +12,7 @@ use kmd::Node as _;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 use rustix::mm::MprotectFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::decode::Argument;
 use crate::dump;
@@ -68,6 +69,16 @@ impl core::fmt::Display for Refused {
     }
 }
 
+/// Lets the process have as many descriptors as it may: each object that can be exported is one here, and none with a real
+/// kernel, so programs do not count on them.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "the limit of descriptors stays");
+    }
+}
+
 /// Begins the emulation that the variables ask for, if they ask for any.
 pub(crate) fn begin(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Refused> {
     if let Some(emulation) = Emulation::from_variables(variable)? {
@@ -80,6 +91,7 @@ pub(crate) fn begin(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), R
                 }
             });
         }
+        raise_descriptor_limit();
     }
     Ok(())
 }

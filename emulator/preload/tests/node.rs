@@ -254,6 +254,26 @@ fn sync_files_can_be_polled_and_merged() {
 }
 
 #[test]
+fn objects_do_not_run_out_of_descriptors() {
+    let test = "objects_do_not_run_out_of_descriptors";
+    if std::env::var_os("TESSERA_EMULATE").is_some() {
+        let node = node();
+        let bos: Vec<_> = (0..100).map(|_| create_bo(node.clone(), PAGE, BoOptions::default())).collect();
+        assert!(bos.iter().all(|bo| bo.is_ok()));
+        return;
+    }
+    // With a limit that a program sees, and one that it may raise it to.
+    let command = again(test, &[("TESSERA_EMULATE", "msm:a750")]);
+    let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-euc", "ulimit -Sn 40; ulimit -Hn 200; exec env LD_PRELOAD=$LIBRARY \"$@\"", "sh"])
+        .args(words);
+    let output = limited.env("LIBRARY", library()).env("TESSERA_EMULATE", "msm:a750").output().unwrap();
+    assert!(ran(&output), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn threads_open_and_close_at_the_same_time() {
     if !msm_device("threads_open_and_close_at_the_same_time") {
         return;
