@@ -37,7 +37,13 @@ struct Home {
 }
 
 impl Home {
-    const NOWHERE: Self = Self { leaf: NONE, low: 1, high: 0 };
+    const NOWHERE: Self = Self { leaf: NONE, low: 0, high: 0 };
+
+    /// Whether `key` belongs to the leaf. One comparison: keys that jump about would make two of them two guesses.
+    #[inline]
+    fn has(&self, key: u64) -> bool {
+        key.wrapping_sub(self.low) < self.high - self.low
+    }
 }
 
 /// The inner nodes from the root down, each with the position of the child taken.
@@ -151,17 +157,25 @@ impl<V: Copy + Default> Tree<V> {
     }
 
     /// Where `key` (below `u64::MAX`) is or would be.
+    #[inline]
     pub(crate) fn seek(&self, key: u64) -> Seat {
-        let home = self.home(key);
-        let leaf = &self.leaves[home.leaf];
-        // What comes next is often the same again, or right behind it.
-        if let Some(last) = self.near.checked_sub(1)
-            && leaf.key(last) <= key
-            && key <= leaf.key(self.near)
-        {
-            return Seat { home, index: last + usize::from(leaf.key(last) < key) };
+        if self.hint.has(key) {
+            // What comes next is often the same again, or right behind it.
+            let (home, near) = (self.hint, self.near);
+            let leaf = &self.leaves[home.leaf];
+            if let Some(last) = near.checked_sub(1)
+                && leaf.key(last) <= key
+                && key <= leaf.key(near)
+            {
+                return Seat { home, index: last + usize::from(leaf.key(last) < key) };
+            }
         }
-        Seat { home, index: leaf.keys.below(key) }
+        self.search(key)
+    }
+
+    fn search(&self, key: u64) -> Seat {
+        let home = self.home(key);
+        Seat { home, index: self.leaves[home.leaf].keys.below(key) }
     }
 
     /// The last entry before `seat`, or the first entry of all where there is none.
@@ -275,7 +289,7 @@ impl<V: Copy + Default> Tree<V> {
     }
 
     fn home(&self, key: u64) -> Home {
-        if self.hint.low <= key && key < self.hint.high { self.hint } else { self.descend(key) }
+        if self.hint.has(key) { self.hint } else { self.descend(key) }
     }
 
     fn descend(&self, key: u64) -> Home {

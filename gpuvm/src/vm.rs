@@ -373,6 +373,7 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// in staged mode, for what dies with a [`VmBo`](crate::VmBo) that is dropped.
     ///
     /// It also gives back memory that was set aside for jobs, and that of mappings where many have gone.
+    #[inline]
     pub fn deferred_cleanup(&mut self) {
         self.clean_up();
         self.trim();

@@ -280,12 +280,17 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
         if self.objects.get(last) == Some(&object) && self.slots[last].mappings > 0 {
             return self.last;
         }
-        let index = self.place(object);
-        self.last = match index {
-            // The first mapping takes the reference that all mappings share.
-            Some(index) if self.slot(index).mappings > 0 || self.slot(index).try_get() => index,
-            _ => self.create(index, object, B::default()),
-        };
+        let place = self.place(object);
+        if let Some(index) = place {
+            let slot = self.slot_mut(index);
+            // The first mapping takes the reference that all mappings share. What is free has new data.
+            if slot.mappings > 0 || slot.state == State::Free || slot.try_get() {
+                slot.state = State::Used;
+                self.last = index;
+                return index;
+            }
+        }
+        self.last = self.create(place, object, B::default());
         self.last
     }
 
@@ -443,6 +448,7 @@ impl<O: Copy + Eq + Hash, B: Default> Bos<O, B> {
     }
 
     /// Frees the zombies: `drm_gpuvm_bo_deferred_cleanup()`.
+    #[inline]
     pub(crate) fn clean_up(&mut self) {
         let mut index = core::mem::replace(&mut self.dead, NONE);
         while index != NONE {

@@ -10,19 +10,20 @@ const LEAST: usize = 64;
 
 /// A mapping's place in the list of its object: `gem.entry` of the kernel's `drm_gpuva`. The tree moves its entries
 /// about, links stay where they are.
-#[derive(Clone, Copy, Debug)]
-struct Link {
+#[derive(Debug)]
+struct Link<V> {
     /// Start address of the mapping, under which the tree has it.
     start: u64,
     prev: u32,
     next: u32,
+    /// The driver's data of the mapping.
+    data: V,
 }
 
-/// The links of all mappings, with the driver's data of each.
+/// The links of all mappings.
 #[derive(Debug)]
 pub(crate) struct Links<V> {
-    links: Vec<Link>,
-    data: Vec<V>,
+    links: Vec<Link<V>>,
     free: u32,
     /// Mappings that have gone, while their data and their reference to the object stay until the clean-up; in
     /// `start` the object.
@@ -31,10 +32,10 @@ pub(crate) struct Links<V> {
 
 impl<V: Default> Links<V> {
     pub(crate) const fn new() -> Self {
-        Self { links: Vec::new(), data: Vec::new(), free: NONE, gone: NONE }
+        Self { links: Vec::new(), free: NONE, gone: NONE }
     }
 
-    fn at(&mut self, link: u32) -> &mut Link {
+    fn at(&mut self, link: u32) -> &mut Link<V> {
         &mut self.links[link as usize]
     }
 
@@ -48,33 +49,30 @@ impl<V: Default> Links<V> {
     }
 
     pub(crate) fn data(&self, link: u32) -> &V {
-        &self.data[link as usize]
+        &self.links[link as usize].data
     }
 
     pub(crate) fn data_mut(&mut self, link: u32) -> &mut V {
-        &mut self.data[link as usize]
+        &mut self.links[link as usize].data
     }
 
     /// Sees to it that `count` more mappings need no allocation.
     pub(crate) fn reserve(&mut self, count: usize) {
         // By an eighth at least: job after job, the list must not be copied each time.
         if self.links.capacity() - self.links.len() < count {
-            let count = count.max(self.links.len() / 8);
-            self.links.reserve_exact(count);
-            self.data.reserve_exact(count);
+            self.links.reserve_exact(count.max(self.links.len() / 8));
         }
     }
 
     /// Bytes on the heap.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.links.capacity() * size_of::<Link>()
-            + if size_of::<V>() == 0 { 0 } else { self.data.capacity() * size_of::<V>() }
+        self.links.capacity() * size_of::<Link<V>>()
     }
 
     /// A new mapping at `start` of the object `bo`, if it is one: `drm_gpuva_link()`.
     #[inline]
     pub(crate) fn link<O: Copy + Eq, B>(&mut self, start: u64, bo: u32, bos: &mut Bos<O, B>) -> u32 {
-        let mut new = Link { start, prev: NONE, next: NONE };
+        let mut new = Link { start, prev: NONE, next: NONE, data: V::default() };
         let index = if self.free == NONE { self.links.len() as u32 } else { self.free };
         if bo != NONE {
             let slot = bos.slot_mut(bo);
@@ -89,7 +87,6 @@ impl<V: Default> Links<V> {
                 self.grow();
             }
             self.links.push(new);
-            self.data.push(V::default());
         } else {
             self.free = self.next(index);
             *self.at(index) = new;
@@ -105,9 +102,7 @@ impl<V: Default> Links<V> {
         O: Copy + Eq + Hash,
         B: Default,
     {
-        if size_of::<V>() > 0 {
-            self.data[link as usize] = V::default();
-        }
+        self.at(link).data = V::default();
         if from == to {
             return;
         }
@@ -147,9 +142,7 @@ impl<V: Default> Links<V> {
     /// By an eighth, where `Vec` would double: there is one link a mapping, and the allocator moves pages, not bytes.
     #[cold]
     fn grow(&mut self) {
-        let more = (self.links.len() / 8).max(LEAST);
-        self.links.reserve_exact(more);
-        self.data.reserve_exact(more);
+        self.links.reserve_exact((self.links.len() / 8).max(LEAST));
     }
 
     /// A mapping of `bo` goes, and with it its reference to the object: `drm_gpuva_unlink_defer()`. Where `defer` is
@@ -162,19 +155,18 @@ impl<V: Default> Links<V> {
     {
         self.take_out(link, bo, bos);
         if defer {
-            *self.at(link) = Link { start: u64::from(bo), prev: NONE, next: self.gone };
-            self.gone = link;
+            let next = core::mem::replace(&mut self.gone, link);
+            let gone = self.at(link);
+            (gone.start, gone.next) = (u64::from(bo), next);
         } else {
             self.release(link, bo, bos);
         }
     }
 
     fn release<O: Copy + Eq + Hash, B: Default>(&mut self, link: u32, bo: u32, bos: &mut Bos<O, B>) {
-        self.at(link).next = self.free;
-        self.free = link;
-        if size_of::<V>() > 0 {
-            self.data[link as usize] = V::default();
-        }
+        let next = core::mem::replace(&mut self.free, link);
+        let free = self.at(link);
+        (free.next, free.data) = (next, V::default());
         if bo != NONE {
             bos.put(bo);
         }
@@ -188,10 +180,7 @@ impl<V: Default> Links<V> {
 
     /// Makes room for `count` links, all of them to be made anew; gives back those there were.
     pub(crate) fn renew(&mut self, count: usize) -> Self {
-        core::mem::replace(
-            self,
-            Self { links: Vec::with_capacity(count), data: Vec::with_capacity(count), ..Self::new() },
-        )
+        core::mem::replace(self, Self { links: Vec::with_capacity(count), ..Self::new() })
     }
 
     /// Drops what the mappings that have gone have left behind.

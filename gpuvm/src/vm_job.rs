@@ -107,20 +107,25 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     }
 
     /// Gives back the memory of links that are no more and of jobs that are done.
+    #[inline]
     pub(crate) fn trim(&mut self) {
         if self.links.is_sparse(self.tree.len()) {
-            let mut old = self.links.renew(self.tree.len());
-            let Self { tree, links, bos, .. } = self;
-            bos.unlink_all();
-            tree.for_each_mut(|start, body| {
-                let link = links.link(start, body.bo, bos);
-                *links.data_mut(link) = core::mem::take(old.data_mut(body.link));
-                body.link = link;
-            });
+            self.renew_links();
         }
-        if self.has_reserve {
-            self.reserve();
-        }
+        self.settle();
+    }
+
+    /// Makes all links anew, as many as there are mappings.
+    #[cold]
+    fn renew_links(&mut self) {
+        let mut old = self.links.renew(self.tree.len());
+        let Self { tree, links, bos, .. } = self;
+        bos.unlink_all();
+        tree.for_each_mut(|start, body| {
+            let link = links.link(start, body.bo, bos);
+            *links.data_mut(link) = core::mem::take(old.data_mut(body.link));
+            body.link = link;
+        });
     }
 
     /// After a request that may allocate, and that may have used what is set aside for others.

@@ -98,6 +98,7 @@ impl Zombies {
     }
 
     /// Whether nothing waits for its clean-up at this moment.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed) == END
     }

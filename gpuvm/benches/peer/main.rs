@@ -33,7 +33,8 @@ struct Kernel {
 
 impl Kernel {
     fn start() -> Self {
-        let path = std::env::var_os("GPUVM_PEER").expect("GPUVM_PEER names the kernel's side: use scripts/bench-peer");
+        let path = std::env::var_os("GPUVM_PEER")
+            .expect("GPUVM_PEER names the kernel's side: use scripts/bench-peer");
         let mut process =
             Command::new(path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("GPUVM_PEER runs");
         let requests = process.stdin.take().expect("it is piped");
@@ -75,7 +76,9 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut kernel = Kernel::start();
     println!("CPU nanoseconds a map, medians; the ratio is the median of the rounds' own\n");
-    println!("| pattern | maps | mapped in the end | kernel, tree alone | kernel, all | gpuvm, all | gpuvm / kernel |");
+    println!(
+        "| pattern | maps | mapped in the end | kernel, tree alone | kernel, all | gpuvm, all | gpuvm / kernel |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for (name, pattern) in PATTERNS {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
@@ -89,7 +92,11 @@ fn main() {
                 let (tree_time, tree_mappings) = kernel.run("tree", name, count);
                 let (all_time, all_mappings) = kernel.run("all", name, count);
                 let (our_time, our_mappings) = ours(pattern, count);
-                assert_eq!([tree_mappings, all_mappings], [our_mappings; 2], "{name}, {count}: not the same mapped");
+                assert_eq!(
+                    [tree_mappings, all_mappings],
+                    [our_mappings; 2],
+                    "{name}, {count}: not the same mapped"
+                );
                 mappings = our_mappings;
                 if round > 0 {
                     let per_map = |time: Duration| time.as_nanos() as f64 / count as f64;

@@ -40,7 +40,9 @@ impl Keys {
     /// Puts `key` at `index` among the first `len`, of which there is one less than fit.
     #[inline]
     pub(crate) fn insert(&mut self, index: usize, len: usize, key: u64) {
-        self.0.copy_within(index..len, index + 1);
+        if index < len {
+            self.0.copy_within(index..len, index + 1);
+        }
         self.0[index] = key;
     }
 

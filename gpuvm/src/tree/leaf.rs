@@ -73,7 +73,9 @@ impl<V: Copy + Default> Leaf<V> {
         let (len, slot) = (self.len(), (!self.used).trailing_zeros() as usize % FAN);
         self.used |= 1 << slot;
         self.keys.insert(index, len, key);
-        self.slots.copy_within(index..len, index + 1);
+        if index < len {
+            self.slots.copy_within(index..len, index + 1);
+        }
         self.slots[index] = slot as u8;
         self.values[slot] = value;
         self.len += 1;
