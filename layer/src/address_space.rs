@@ -82,6 +82,8 @@ pub struct AddressSpace {
     /// Executes what the layer binds by itself, and every bind that has no carrier of its own. Locked after `state`.
     home: Mutex<Box<dyn Carrier>>,
     verifier: Option<Verifier>,
+    /// What becomes of mappings whose memory is freed.
+    freed: OpKind<BoId>,
     state: Mutex<State>,
     lost: AtomicBool,
     /// The last updates, where somebody wants to know (`TESSERA_VM_LOG`).
@@ -145,12 +147,18 @@ impl AddressSpace {
             max_ops: limits.max_ops,
             home: Mutex::new(home),
             verifier,
+            freed: OpKind::Null,
             state: Mutex::new(state),
             lost: AtomicBool::new(false),
             log,
             queues: AtomicU32::new(0),
             counters: Counters::default(),
         })
+    }
+
+    /// For drivers that keep what was bound when its memory is freed, as Vulkan has it: what is there then is nobody's to say.
+    pub fn forgetting(self) -> Self {
+        Self { freed: OpKind::Unmap, ..self }
     }
 
     /// Whether mirror and kernel have parted, or a queued bind failed: the device is lost to its application.
@@ -313,6 +321,16 @@ impl AddressSpace {
         result
     }
 
+    /// Leaves holes in the mirror, and nowhere else: what is bound in these ranges is not known any more, so that no bind can seem to
+    /// be there already.
+    pub fn forget(&self, ranges: &[VaRange]) -> Result<(), BindError> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let wants: Vec<_> = ranges.iter().map(|&range| Want { range, kind: OpKind::Unmap }).collect();
+        self.bind_locked(&mut self.state.lock(), &wants, Some(&mut Follow))
+    }
+
     /// Number of mappings in the mirror, and the bytes that it takes.
     pub fn mirror_size(&self) -> (usize, usize) {
         let state = self.state.lock();
@@ -325,7 +343,7 @@ impl AddressSpace {
         wants: &[Want],
         carrier: Option<&mut dyn Carrier>,
     ) -> Result<(), BindError> {
-        let plan = state.plan(wants)?;
+        let plan = state.plan(wants, self.freed)?;
         let job = state.mirror.prepare(plan)?;
         let result = match carrier {
             Some(carrier) => self.execute(state, job, carrier),
@@ -452,12 +470,12 @@ impl State {
     }
 
     /// What makes the wanted bindings true, and takes away what is left of evicted objects.
-    fn plan(&mut self, wants: &[Want]) -> Result<Plan<BoId>, BindError> {
+    fn plan(&mut self, wants: &[Want], freed_kind: OpKind<BoId>) -> Result<Plan<BoId>, BindError> {
         let Self { mirror, planner, .. } = self;
         let evicted = mirror
             .evicted()
             .flat_map(|bo| bo.mappings())
-            .map(|mapping| Want { range: mapping.range, kind: OpKind::Null });
+            .map(|mapping| Want { range: mapping.range, kind: freed_kind });
         let mut has_evicted = false;
         for want in evicted {
             has_evicted = true;
@@ -475,7 +493,7 @@ impl State {
                     known = Some(object);
                 } else {
                     freed += 1;
-                    kind = OpKind::Null;
+                    kind = freed_kind;
                 }
             }
             planner.want(want.range, kind).inspect_err(|_| planner.clear())?;

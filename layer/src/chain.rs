@@ -43,6 +43,15 @@ pub(crate) unsafe fn find<'a, T: TaggedStructure>(p_next: *const c_void) -> Opti
     Some(unsafe { &*found.cast() })
 }
 
+/// Whether all structures of a chain are of these types.
+///
+/// # Safety
+/// `p_next` is null or a valid chain.
+pub(crate) unsafe fn has_only(p_next: *const c_void, known: &[vk::StructureType]) -> bool {
+    // SAFETY: the caller's promise, here and below.
+    unsafe { iter(p_next) }.all(|node| known.contains(unsafe { &(*node).s_type }))
+}
+
 /// The first structure of type `T` in a chain that is to be written.
 ///
 /// # Safety

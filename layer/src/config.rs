@@ -9,10 +9,12 @@ use thiserror::Error;
 /// Which kernel executes the layer's binds (`TESSERA_KERNEL`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kernel {
-    /// By driver: the emulated panthor under CPU drivers, nothing elsewhere yet.
+    /// By driver: the emulated panthor under CPU drivers, the driver itself elsewhere.
     Auto,
     EmulatedPanthor,
     EmulatedMsm,
+    /// The driver itself, with its own sparse binding.
+    Forward,
     /// The layer stands aside for every device.
     Off,
 }
@@ -48,8 +50,8 @@ pub enum ConfigError {
     #[error("{variable}={value:?} is not one of {allowed}")]
     Value { variable: &'static str, value: String, allowed: &'static str },
     #[error(
-        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm and off \
-         (real kernels and forwarding come with later releases)"
+        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm, forward \
+         and off (real kernels come with later releases)"
     )]
     NotYet(&'static str),
 }
@@ -73,7 +75,7 @@ impl Config {
             Some("panthor") => return Err(ConfigError::NotYet("panthor")),
             Some("msm") => return Err(ConfigError::NotYet("msm")),
             Some("emulated-msm") => Kernel::EmulatedMsm,
-            Some("forward") => return Err(ConfigError::NotYet("forward")),
+            Some("forward") => Kernel::Forward,
             Some(other) => {
                 return Err(ConfigError::Value {
                     variable: "TESSERA_KERNEL",

@@ -27,6 +27,8 @@ pub enum DecodeError {
     Rule(&'static str),
     #[error("{0}")]
     Box(#[from] BoxError),
+    #[error("{0:?}: binds of its blocks cannot be planned")]
+    AsIs(vk::Image),
     #[error("{memory:?} cannot be bound: {error}")]
     Memory { memory: vk::DeviceMemory, error: MemoryError },
 }
@@ -121,6 +123,9 @@ impl<'a> Decoder<'a> {
             let image = self.sparse.images.get(bind.image).ok_or(DecodeError::Image(bind.image))?;
             if !image.residency {
                 return Err(DecodeError::NoResidency(bind.image));
+            }
+            if image.as_is {
+                return Err(DecodeError::AsIs(bind.image));
             }
             // SAFETY: as above.
             self.blocks(&image, unsafe { slice(bind.p_binds, bind.bind_count) }, wants)?;

@@ -7,6 +7,7 @@ use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain::{self, ChainCopy};
 use crate::handles::Table;
+use crate::icd::forward::Forward;
 use crate::icd::lavapipe::{self, Lavapipe};
 use crate::icd::{Additions, Icd, Way};
 use crate::image::Image;
@@ -96,11 +97,16 @@ impl Sparse {
         physical: vk::PhysicalDevice,
         load: impl Fn(&CStr) -> *const c_void,
         features: vk::PhysicalDeviceFeatures,
+        queues: &[vk::DeviceQueueCreateInfo<'_>],
     ) -> Result<Option<Self>, SetupError> {
         let (icd, address_space): (Box<dyn Icd>, _) = match way {
             Way::Aside => return Ok(None),
             Way::Lavapipe => {
                 let (icd, address_space) = Lavapipe::start(instance, physical, load)?;
+                (Box::new(icd), address_space)
+            }
+            Way::Forward => {
+                let (icd, address_space) = Forward::start(instance, physical, queues)?;
                 (Box::new(icd), address_space)
             }
         };
@@ -256,8 +262,17 @@ pub(crate) unsafe extern "system" fn create_device(
         let queues = unsafe { DeviceQueues::new(&instance, physical, info) };
         let wanted = queues.is_some() || features.sparse_binding == vk::TRUE;
         let way = if wanted { instance.way(physical) } else { Way::Aside };
+        // SAFETY: as above.
+        let group = unsafe { chain::find::<vk::DeviceGroupDeviceCreateInfo<'_>>(info.p_next) };
+        let way = match group {
+            Some(group) if group.physical_device_count > 1 && way == Way::Forward => {
+                tracing::info!("vkCreateDevice: a device of several physical devices is left alone");
+                Way::Aside
+            }
+            _ => way,
+        };
         let additions = match way {
-            Way::Aside => None,
+            Way::Aside | Way::Forward => None,
             Way::Lavapipe => Some(&lavapipe::ADDITIONS),
         };
         // SAFETY: as above.
@@ -282,7 +297,9 @@ pub(crate) unsafe extern "system" fn create_device(
         let functions = unsafe { ash::Device::load_with(load, handle) };
         let queues = enabled.as_ref().and_then(|enabled| enabled.queues.as_ref());
         let made = (|| {
-            let sparse = Sparse::new(way, &instance, physical, load, features)?;
+            // SAFETY: the application's valid arguments.
+            let created = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
+            let sparse = Sparse::new(way, &instance, physical, load, features, created)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))
         })();

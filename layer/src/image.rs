@@ -27,6 +27,8 @@ pub struct Image {
     /// What opaque binds reach by other offsets, or not without a flag.
     pub regions: Vec<Region>,
     pub planes: Vec<ImagePlane>,
+    /// Binds of its blocks are not to be planned.
+    pub as_is: bool,
     /// Created with SPARSE_RESIDENCY: single blocks can be bound, and unbound ones touched.
     pub residency: bool,
     /// What the queries for sparse memory requirements answer, where that is not for the driver to say.
@@ -69,9 +71,17 @@ fn check(info: &vk::ImageCreateInfo<'_>, enabled: &vk::PhysicalDeviceFeatures) -
         info.tiling != vk::ImageTiling::LINEAR,
         "SPARSE_RESIDENCY needs optimal tiling (VUID-VkImageCreateInfo-tiling-04121)",
     )?;
+    let sampled = match info.samples {
+        vk::SampleCountFlags::TYPE_1 => vk::TRUE,
+        vk::SampleCountFlags::TYPE_2 => enabled.sparse_residency2_samples,
+        vk::SampleCountFlags::TYPE_4 => enabled.sparse_residency4_samples,
+        vk::SampleCountFlags::TYPE_8 => enabled.sparse_residency8_samples,
+        vk::SampleCountFlags::TYPE_16 => enabled.sparse_residency16_samples,
+        _ => vk::FALSE,
+    };
     rule(
-        info.samples == vk::SampleCountFlags::TYPE_1,
-        "sparse residency of multisampled images is not offered (VUID-VkImageCreateInfo-imageType-00973)",
+        sampled == vk::TRUE,
+        "the feature of sparse residency with so many samples is not enabled (VUID-VkImageCreateInfo-imageType-00973 to -00976)",
     )?;
     rule(
         info.image_type != vk::ImageType::TYPE_1D,

@@ -4,7 +4,7 @@ use crate::config::{Config, Kernel};
 use crate::icd::{Way, lavapipe};
 use crate::loader::{self, DispatchKey};
 use ash::vk;
-use core::ffi::c_char;
+use core::ffi::{CStr, c_char};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,7 +75,7 @@ impl Instance {
     ///
     /// # Safety
     /// `F` is the type of that function.
-    pub unsafe fn next_function<F: Copy>(&self, name: &core::ffi::CStr) -> Option<F> {
+    pub unsafe fn next_function<F: Copy>(&self, name: &CStr) -> Option<F> {
         // SAFETY: the instance is alive, the name valid.
         let function = unsafe { (self.get_instance_proc_addr)(self.next.handle(), name.as_ptr()) }?;
         // SAFETY: the caller's promise: both are function pointers.
@@ -105,11 +105,12 @@ impl Instance {
             tracing::info!("{name:?}: left alone, it has no Vulkan 1.3");
             return Way::Aside;
         }
-        if driver.driver_id != vk::DriverId::MESA_LLVMPIPE {
-            tracing::info!(
-                "{name:?}: left alone, there is no adapter for its driver ({:?}) yet",
-                driver.driver_id
-            );
+        let has_adapter = driver.driver_id == vk::DriverId::MESA_LLVMPIPE;
+        if self.config.kernel == Kernel::Forward || (self.config.kernel == Kernel::Auto && !has_adapter) {
+            return self.forward(device, &name);
+        }
+        if !has_adapter {
+            tracing::info!("{name:?}: left alone, an emulated kernel cannot bind for its driver");
             return Way::Aside;
         }
         match lavapipe::check(&self.next, device) {
@@ -123,6 +124,18 @@ impl Instance {
                 Way::Aside
             }
         }
+    }
+
+    /// Hands plans to the driver, if it can bind.
+    fn forward(&self, device: vk::PhysicalDevice, name: &CStr) -> Way {
+        // SAFETY: a physical device of this instance.
+        let features = unsafe { self.next.get_physical_device_features(device) };
+        if features.sparse_binding == vk::FALSE {
+            tracing::info!("{name:?}: left alone, its driver has no sparse binding");
+            return Way::Aside;
+        }
+        tracing::info!("{name:?}: tessera plans sparse binding, the driver executes it");
+        Way::Forward
     }
 }
 
@@ -169,7 +182,7 @@ pub(crate) unsafe extern "system" fn create_instance(
         }
         // SAFETY: the call succeeded.
         let handle = unsafe { *instance };
-        let load = |name: &core::ffi::CStr| {
+        let load = |name: &CStr| {
             // SAFETY: the instance just made, and a valid name.
             unsafe { next(handle, name.as_ptr()) }.map_or(core::ptr::null(), |function| function as *const _)
         };

@@ -1,5 +1,6 @@
 //! What making a sparse buffer and making a sparse image have in common.
 
+use crate::address_space::BindError;
 use crate::handles::Table;
 use crate::icd::lavapipe::{LearnError, WindowError};
 use ash::vk;
@@ -25,6 +26,8 @@ pub enum CreateError {
     Learn(#[from] LearnError),
     #[error(transparent)]
     Window(#[from] WindowError),
+    #[error(transparent)]
+    Bind(BindError),
 }
 
 impl CreateError {
@@ -34,7 +37,7 @@ impl CreateError {
             Self::Rule(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
             Self::Format(_) => vk::Result::ERROR_FORMAT_NOT_SUPPORTED,
             Self::Driver { result, .. } => *result,
-            Self::AddressSpace(_) | Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+            Self::AddressSpace(_) | Self::Window(_) | Self::Bind(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
             Self::Place { .. } | Self::Learn(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }

@@ -1,5 +1,6 @@
 //! What the layer knows of each driver: where its resources are, how its memory is reached, how its queues wait. One file a driver.
 
+pub mod forward;
 pub mod lavapipe;
 
 use crate::buffer::Buffer;
@@ -21,6 +22,8 @@ pub enum Way {
     Aside,
     /// An emulated kernel, under lavapipe.
     Lavapipe,
+    /// The driver, which is given the plan.
+    Forward,
 }
 
 /// What the layer turns on for itself when a device is made.
@@ -98,6 +101,11 @@ pub trait Icd: Send + Sync {
 
     /// A queue that binds; `number` names it in the log of the address space.
     fn bind_queue(&self, d: &Device, number: u32) -> Result<Arc<dyn BindQueue>, vk::Result>;
+
+    /// Whether batches that cannot be planned go to the driver as they are.
+    fn passes_on(&self) -> bool {
+        false
+    }
 
     /// Whether shaders have to be rewritten so that their residency codes come right.
     fn rewrites_shaders(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::added::schedule::{Place, Turn, points};
 use crate::address_space::Want;
 use crate::arrays::slice;
 use crate::chain;
-use crate::decode::Decoder;
+use crate::decode::{DecodeError, Decoder};
 use crate::device::{Device, Sparse, on_device};
 use crate::semaphore::Points;
 use ash::vk;
@@ -60,7 +60,13 @@ pub struct Group<'a> {
     pub waits: Points<'a>,
     pub wants: Vec<Want>,
     pub signals: Points<'a>,
+    /// In place of wants: a single batch that is the driver's to read, with its own waits and signals.
+    pub as_is: Option<&'a vk::BindSparseInfo<'a>>,
 }
+
+/// What the layer knows of a VkBindSparseInfo's chain.
+const KNOWN: [vk::StructureType; 2] =
+    [vk::StructureType::TIMELINE_SEMAPHORE_SUBMIT_INFO, vk::StructureType::DEVICE_GROUP_BIND_SPARSE_INFO];
 
 /// Decodes all batches of a call into groups, with `buffer` for their wants; a rule broken anywhere leaves everything as it was.
 ///
@@ -83,17 +89,35 @@ unsafe fn decode<'a>(
         let values = timeline.map(|t| (t.p_signal_semaphore_values, t.signal_semaphore_value_count));
         // SAFETY: as above.
         let signals = unsafe { Points::new(info.p_signal_semaphores, info.signal_semaphore_count, values) };
+        let as_is = Group { waits, signals, as_is: Some(info), ..Group::default() };
+        // SAFETY: as above.
+        if sparse.icd.passes_on() && !unsafe { chain::has_only(info.p_next, &KNOWN) } {
+            groups.push(as_is);
+            continue;
+        }
         let joins = waits.semaphores.is_empty()
-            && groups.last().is_some_and(|group| group.signals.semaphores.is_empty());
+            && groups
+                .last()
+                .is_some_and(|group| group.signals.semaphores.is_empty() && group.as_is.is_none());
         if !joins {
-            groups.push(Group { waits, wants: buffer(), signals: Points::default() });
+            groups.push(Group { waits, wants: buffer(), ..Group::default() });
         }
         let Some(group) = groups.last_mut() else { unreachable!("a group was just pushed") };
-        group.signals = signals;
+        let before = group.wants.len();
         // SAFETY: as above.
-        if let Err(error) = unsafe { decoder.batch(info, &mut group.wants) } {
-            tracing::error!("vkQueueBindSparse: pBindInfo[{number}]: {error}");
-            return Err(error.result());
+        match unsafe { decoder.batch(info, &mut group.wants) } {
+            Ok(()) => group.signals = signals,
+            Err(DecodeError::AsIs(_)) if sparse.icd.passes_on() => {
+                group.wants.truncate(before);
+                if !joins {
+                    groups.pop();
+                }
+                groups.push(as_is);
+            }
+            Err(error) => {
+                tracing::error!("vkQueueBindSparse: pBindInfo[{number}]: {error}");
+                return Err(error.result());
+            }
         }
     }
     Ok(groups)
@@ -178,7 +202,7 @@ fn bind_in_turn(
     Ok(())
 }
 
-/// A group that outlives its call.
+/// A group that outlives its call. Devices with added queues have adapters that plan every batch.
 struct Owned {
     waits: (Vec<vk::Semaphore>, Vec<u64>),
     wants: Vec<Want>,
@@ -196,6 +220,7 @@ impl Owned {
             waits: Points { semaphores: &self.waits.0, values: &self.waits.1 },
             wants: core::mem::take(&mut self.wants),
             signals: Points { semaphores: &self.signals.0, values: &self.signals.1 },
+            as_is: None,
         }
     }
 }

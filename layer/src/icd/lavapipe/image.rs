@@ -74,6 +74,7 @@ impl Lavapipe {
                     opaque,
                     regions: Vec::new(),
                     planes,
+                    as_is: false,
                     residency,
                     requirements: Some(requirements),
                 };
