@@ -91,7 +91,6 @@ pub(crate) fn begin(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), R
                 }
             });
         }
-        raise_descriptor_limit();
     }
     Ok(())
 }
@@ -172,6 +171,7 @@ impl Emulation {
                 // GPU addresses are not this process's.
                 let config = Config { faults: self.faults, execute: false, ..Config::default() };
                 let new = self.model.create(config)?;
+                raise_descriptor_limit();
                 new.delay_jobs(self.delay);
                 device.insert(new)
             }

@@ -81,7 +81,7 @@ impl<T> Table<T> {
 
     /// Makes `to` stand for what `from` does, after a `dup`: for nothing, where that is nothing.
     pub(crate) fn copy(&self, from: c_int, to: c_int) {
-        if from == to {
+        if from == to || self.is_borrowed() {
             return;
         }
         let closed = self.take(to..=to);

@@ -29,7 +29,7 @@ impl Log {
         let target = if path == Path::new("-") {
             Target::Stderr
         } else {
-            Target::File(OpenOptions::new().append(true).create(true).open(path)?)
+            Target::File(out_of_the_way(OpenOptions::new().append(true).create(true).open(path)?))
         };
         Ok(Self { target: Mutex::new(target), start: Instant::now() })
     }
@@ -91,6 +91,17 @@ pub(crate) fn listen(say: fn(&str)) {
         .with_writer(move || Lines(say));
     // Nobody else in this library listens.
     let _ = subscriber.try_init();
+}
+
+/// The same file with a high number. A program that closes what it does not know, and opens files of its own, must not find the
+/// log in one of them.
+fn out_of_the_way(file: File) -> File {
+    let end = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let high = end.saturating_sub(64).min(1 << 14);
+    match rustix::io::fcntl_dupfd_cloexec(&file, high as i32) {
+        Ok(moved) => moved.into(),
+        Err(_) => file,
+    }
 }
 
 /// The result of an ioctl, as strace shows it.
