@@ -56,14 +56,10 @@ pub type Objects<'a> = dyn Fn(BoId) -> Option<&'a Backing> + 'a;
 /// Takes operations to whoever executes them.
 pub trait Carrier: Send {
     /// Hands a plan's chunks on, in order, until one is refused.
-    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent;
+    fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent;
 
     /// As [`Self::carry`], to undo what was taken of a plan whose rest was refused.
-    fn carry_back<'a>(
-        &mut self,
-        chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>,
-        objects: &Objects<'_>,
-    ) -> Sent {
+    fn carry_back(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
         self.carry(chunks, objects)
     }
 
@@ -109,7 +105,7 @@ impl AtOnce {
 }
 
 impl Carrier for AtOnce {
-    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+    fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
         let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
         for chunk in chunks {
             if let Err(errno) = fill_batch(&mut self.batch, chunk, objects) {
@@ -139,7 +135,7 @@ impl Carrier for AtOnce {
 pub struct Follow;
 
 impl Carrier for Follow {
-    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, _: &Objects<'_>) -> Sent {
+    fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, _: &Objects<'_>) -> Sent {
         Sent { ops: chunks.map(<[_]>::len).sum(), pieces: 0, calls: 0, end: Ok(()) }
     }
 }

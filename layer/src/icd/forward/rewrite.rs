@@ -150,7 +150,7 @@ pub struct Rewrite<'a> {
 }
 
 impl Carrier for Rewrite<'_> {
-    fn carry<'a>(&mut self, chunks: &mut dyn Iterator<Item = &'a [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+    fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
         let map = self.places.read();
         let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
         let before = self.binds.len();
