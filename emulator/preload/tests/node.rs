@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kmd::bo::BufferObject;
 use kmd::msm::{BoOptions, MsmVm, create_bo};
@@ -202,12 +203,42 @@ fn held_jobs_run_when_they_are_let_go() {
     assert_eq!(hold(1), 0);
     std::thread::scope(|scope| {
         let bind = scope.spawn(|| vm.bind(&[BindOp { va: 1 << 32, len: PAGE, target: BindTarget::Null }]));
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         assert!(!bind.is_finished());
         hold(0);
         assert!(bind.join().unwrap().is_ok());
     });
 }
+
+/// A bind queue that opts in to VM_BIND first.
+fn bind_queue(node: &RenderNode) -> u32 {
+    let on = msm::Param { pipe: msm::PIPE_3D0, param: msm::PARAM_EN_VM_BIND, value: 1, ..Default::default() };
+    ioctl(node.as_fd(), msm::SetParam::REQUEST, &mut msm::SetParam(on)).unwrap();
+    let mut queue = msm::SubmitqueueNew { flags: msm::SUBMITQUEUE_VM_BIND, ..Default::default() };
+    ioctl(node.as_fd(), msm::SubmitqueueNew::REQUEST, &mut queue).unwrap();
+    queue.id
+}
+
+/// Queues a null mapping of the first page, and returns its sync file.
+fn queue_bind(node: &RenderNode, queue_id: u32) -> OwnedFd {
+    let mut bind = msm::VmBind {
+        flags: msm::VM_BIND_FENCE_FD_OUT,
+        queue_id,
+        op_stride: size_of::<msm::VmBindOp>() as u32,
+        ..Default::default()
+    };
+    let null = msm::VM_BIND_OP_MAP_NULL;
+    bind.set_ops(&[msm::VmBindOp { op: null, iova: 1 << 32, range: PAGE, ..Default::default() }]);
+    ioctl(node.as_fd(), msm::VmBind::REQUEST, &mut bind).unwrap();
+    // SAFETY: made by the call.
+    unsafe { OwnedFd::from_raw_fd(bind.fence_fd) }
+}
+
+fn ready(sync_file: &OwnedFd, timeout: Option<&Timespec>) -> bool {
+    poll(&mut [PollFd::new(sync_file, PollFlags::IN)], timeout).unwrap() == 1
+}
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 #[test]
 fn sync_files_can_be_polled_and_merged() {
@@ -215,42 +246,55 @@ fn sync_files_can_be_polled_and_merged() {
         return;
     }
     let node = node();
-    let _vm = MsmVm::create(node.clone()).unwrap();
-    let mut queue = msm::SubmitqueueNew { flags: msm::SUBMITQUEUE_VM_BIND, ..Default::default() };
-    ioctl(node.as_fd(), msm::SubmitqueueNew::REQUEST, &mut queue).unwrap();
+    let queue = bind_queue(&node);
     let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
     assert_eq!(hold(1), 0);
-    let bind = || {
-        let mut bind = msm::VmBind {
-            flags: msm::VM_BIND_FENCE_FD_OUT,
-            queue_id: queue.id,
-            op_stride: size_of::<msm::VmBindOp>() as u32,
-            ..Default::default()
-        };
-        let op =
-            msm::VmBindOp { op: msm::VM_BIND_OP_MAP_NULL, iova: 1 << 32, range: PAGE, ..Default::default() };
-        bind.set_ops(&[op]);
-        ioctl(node.as_fd(), msm::VmBind::REQUEST, &mut bind).unwrap();
-        // SAFETY: made by the call.
-        unsafe { OwnedFd::from_raw_fd(bind.fence_fd) }
-    };
-    let (first, second) = (bind(), bind());
+    let (first, second) = (queue_bind(&node, queue), queue_bind(&node, queue));
     let mut merge = sync_file::MergeData { fd2: second.as_raw_fd(), ..Default::default() };
     ioctl(first.as_fd(), sync_file::MergeData::REQUEST, &mut merge).unwrap();
     // SAFETY: made by the call.
     let merged = unsafe { OwnedFd::from_raw_fd(merge.fence) };
-    let now = Timespec::default();
-    let ready = |timeout| poll(&mut [PollFd::new(&merged, PollFlags::IN)], timeout).unwrap() == 1;
     let status = || {
         let mut info = sync_file::FileInfo::default();
         ioctl(merged.as_fd(), sync_file::FileInfo::REQUEST, &mut info).unwrap();
         (info.status, info.num_fences)
     };
-    assert!(!ready(Some(&now)));
+    assert!(!ready(&merged, Some(&NOW)));
     assert_eq!(status(), (0, 2));
     hold(0);
-    assert!(ready(None));
+    assert!(ready(&merged, None));
     assert_eq!(status(), (1, 1));
+}
+
+#[test]
+fn late_jobs_are_late() {
+    let variables = [("TESSERA_EMULATE", "msm:a750"), ("TESSERA_EMULATE_DELAY", "300")];
+    if !preloaded("late_jobs_are_late", &variables) {
+        return;
+    }
+    let node = node();
+    let start = Instant::now();
+    let bound = queue_bind(&node, bind_queue(&node));
+    assert!(!ready(&bound, Some(&NOW)) || start.elapsed() >= Duration::from_millis(300));
+    assert!(ready(&bound, None));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn a_process_can_end_with_jobs_in_its_queues() {
+    if !msm_device("a_process_can_end_with_jobs_in_its_queues") {
+        return;
+    }
+    let node = node();
+    let queue = bind_queue(&node);
+    let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
+    assert_eq!(hold(1), 0);
+    assert!(!ready(&queue_bind(&node, queue), Some(&NOW)));
+    drop(node);
+    // The next file's queue is held too, and still open when the process ends.
+    let other = self::node();
+    queue_bind(&other, bind_queue(&other));
+    std::mem::forget(other);
 }
 
 #[test]
