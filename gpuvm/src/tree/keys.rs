@@ -40,6 +40,7 @@ impl Keys {
     /// Puts `key` at `index` among the first `len`, of which there is one less than fit.
     #[inline]
     pub(crate) fn insert(&mut self, index: usize, len: usize, key: u64) {
+        // Sequential binds append: nothing to move then, and nothing to call.
         if index < len {
             self.0.copy_within(index..len, index + 1);
         }
