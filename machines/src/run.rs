@@ -58,6 +58,10 @@ pub struct Options {
     /// Another file for the program, as HOST=GUEST. Can be given more than once.
     #[arg(long = "file", value_name = "HOST=GUEST")]
     files: Vec<String>,
+    /// A variable of the program's environment: NAME=VALUE, or NAME to take it from here if it is set. Can be given more
+    /// than once.
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    environment: Vec<String>,
     /// Prints how long the parts took, and what the guest's first process has to say.
     #[arg(long, short)]
     verbose: bool,
@@ -80,6 +84,7 @@ pub fn run(options: &Options) -> Result<i32> {
     let firmware = format!("/lib/firmware/arm/mali/{}/mali_csffw.bin", identity.firmware_dir());
     initramfs.file(&firmware, mali::firmware::passive());
     add_command(&mut initramfs, &options.command)?;
+    initramfs.file(paths::ENVIRONMENT, environment(&options.environment));
     for file in &options.files {
         let (host, guest) = file.split_once('=').with_context(|| format!("--file {file}: no '='"))?;
         initramfs.program(guest, Path::new(host))?;
@@ -126,6 +131,12 @@ fn add_command(initramfs: &mut Initramfs, command: &[String]) -> Result<()> {
     let words = std::iter::once(guest.as_str()).chain(arguments.iter().map(String::as_str));
     initramfs.file(paths::COMMAND, words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect());
     Ok(())
+}
+
+fn environment(wanted: &[String]) -> Vec<u8> {
+    let taken = |name: &String| Some(format!("{name}={}", std::env::var(name).ok()?));
+    let value = |word: &String| if word.contains('=') { Some(word.clone()) } else { taken(word) };
+    wanted.iter().filter_map(value).flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
 }
 
 /// Passes on what the guest reports, until it says how the program ended and is off.

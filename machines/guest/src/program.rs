@@ -17,16 +17,19 @@ use crate::channel::Channel;
 /// Runs what [`paths::COMMAND`] says, and returns its exit status: its exit code, or 128 and the signal that ended it.
 pub fn run(channel: &Channel) -> Result<i32> {
     let command = fs::read(paths::COMMAND).context("no command to run")?;
-    let mut words = command.split(|byte| *byte == 0).map(OsStr::from_bytes);
-    let program = words.next().context("an empty command")?;
-    // What follows the last zero byte is no argument.
-    let mut arguments: Vec<_> = words.collect();
-    arguments.pop();
+    let environment = fs::read(paths::ENVIRONMENT).context("no environment")?;
+    let mut arguments = words(&command);
+    let program = arguments.next().context("an empty command")?;
+    let variables = words(&environment).filter_map(|word| {
+        let word = word.as_bytes();
+        let at = word.iter().position(|byte| *byte == b'=')?;
+        Some((OsStr::from_bytes(&word[..at]), OsStr::from_bytes(&word[at + 1..])))
+    });
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs([("PATH", "/bin"), ("HOME", "/tmp"), (paths::OUT_VARIABLE, paths::OUT)])
-        .envs([("RUST_BACKTRACE", "1")])
+        .envs(variables)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -39,6 +42,13 @@ pub fn run(channel: &Channel) -> Result<i32> {
         child.wait()
     })?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// Words that are each ended by a zero byte.
+fn words(bytes: &[u8]) -> impl Iterator<Item = &OsStr> {
+    bytes
+        .split_inclusive(|byte| *byte == 0)
+        .map(|word| OsStr::from_bytes(word.strip_suffix(b"\0").unwrap_or(word)))
 }
 
 fn pump(channel: &Channel, kind: Kind, pipe: Option<impl Read>) {

@@ -1,4 +1,8 @@
-//! What the tests on real kernels share: fences that a test holds back, and a look at what a VM maps.
+//! What kernel drivers are held to: fences that a test holds back, a look at what a VM maps, and scripts of ioctls that two
+//! kernels play side by side, the real one and the emulated one.
 
+pub mod compare;
 pub mod gate;
 pub mod gpuvas;
+pub mod kernel;
+pub mod script;

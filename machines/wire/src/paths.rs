@@ -6,6 +6,9 @@ pub const MODULES: &str = "/lib/modules/order";
 /// What to run: program and arguments, each ended by a zero byte.
 pub const COMMAND: &str = "/etc/command";
 
+/// The program's environment besides what every program gets: `NAME=VALUE`, each ended by a zero byte.
+pub const ENVIRONMENT: &str = "/etc/environment";
+
 /// Where the program's output files go; the environment variable [`OUT_VARIABLE`] names it too.
 pub const OUT: &str = "/out";
 

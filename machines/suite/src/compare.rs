@@ -1,0 +1,108 @@
+//! Two kernels play a script side by side.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::thread;
+
+use emulator::Config;
+
+use crate::kernel::{Emulated, Mapping, Real};
+use crate::script::{Outcome, Player, Step, VmView};
+
+/// How long queued work may take to come to rest: plenty for what one step can queue.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// Where the emulated kernel differs from the real one.
+#[derive(Debug, thiserror::Error)]
+pub enum Difference {
+    /// In what a step answered.
+    #[error("step {step}: the kernel answers {real:?}, the emulator {emulated:?}")]
+    Outcome {
+        /// Index of the step.
+        step: usize,
+        /// What the real kernel answered.
+        real: Outcome,
+        /// What the emulated kernel answered.
+        emulated: Outcome,
+    },
+    /// In what a VM is or maps afterwards.
+    #[error("after step {step}: the kernel has\n  {real:x?}\nthe emulator\n  {emulated:x?}")]
+    View {
+        /// Index of the step.
+        step: usize,
+        /// The real kernel's VMs.
+        real: Vec<VmView>,
+        /// The emulated kernel's VMs.
+        emulated: Vec<VmView>,
+    },
+}
+
+/// What a script came to, on both kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Steps that were done.
+    pub done: usize,
+    /// Steps that were refused.
+    pub refused: usize,
+}
+
+/// Plays `script` on the running kernel and on a new emulated one, and compares after every step.
+pub fn compare(script: &[Step], emulated: Config) -> Result<Tally, Difference> {
+    let (mut real, mut emulated) = (Player::new(Real::open()), Player::new(Emulated::open(emulated)));
+    let (mut names, mut tally) = (Names::default(), Tally::default());
+    for (n, step) in script.iter().enumerate() {
+        let (theirs, ours) = (real.play(step), emulated.play(step));
+        if theirs != ours {
+            return Err(Difference::Outcome { step: n, real: theirs, emulated: ours });
+        }
+        match theirs.result {
+            Ok(()) => tally.done += 1,
+            Err(_) => tally.refused += 1,
+        }
+        if let (Step::BoClose { handle }, Ok(())) = (step, theirs.result) {
+            names.forget((*handle).into());
+        }
+        if matches!(step, Step::Bind { .. } | Step::Release | Step::VmDestroy { .. }) {
+            thread::sleep(SETTLE);
+            let (theirs, ours) = (real.view(), emulated.view());
+            if !names.agree(&theirs, &ours) {
+                return Err(Difference::View { step: n, real: theirs, emulated: ours });
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Which of the real kernel's objects is which of the emulated one's: learnt from where they show up.
+#[derive(Default)]
+struct Names(HashMap<u64, u64>);
+
+impl Names {
+    /// `handle` names nothing any more, or soon something else.
+    fn forget(&mut self, handle: u64) {
+        self.0.retain(|name, _| *name != handle);
+    }
+
+    fn agree(&mut self, real: &[VmView], emulated: &[VmView]) -> bool {
+        real.len() == emulated.len()
+            && real.iter().zip(emulated).all(|(real, emulated)| {
+                (real.id, real.state) == (emulated.id, emulated.state)
+                    && real.mappings.len() == emulated.mappings.len()
+                    && real.mappings.iter().zip(&emulated.mappings).all(|(r, e)| self.same(r, e))
+            })
+    }
+
+    fn same(&mut self, real: &Mapping, emulated: &Mapping) -> bool {
+        let range = (real.va, real.len) == (emulated.va, emulated.len);
+        range
+            && match (real.object, emulated.object) {
+                (None, None) => true,
+                // The emulator does not tell closed objects apart.
+                (Some((_, at)), Some((0, offset))) => at == offset,
+                (Some((object, at)), Some((handle, offset))) => {
+                    at == offset && *self.0.entry(handle).or_insert(object) == object
+                }
+                _ => false,
+            }
+    }
+}

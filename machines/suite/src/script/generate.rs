@@ -1,0 +1,180 @@
+//! Scripts at random: mostly sensible, now and then not.
+
+use kmd::uapi::panthor::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{BLOCK, Op, PAGE, Step, WINDOW};
+
+/// Steps that most scripts build on: VMs 1 and 2, objects 1 to 3 (the last of VM 1 alone), syncobjs 1 to 3.
+pub fn prelude() -> Vec<Step> {
+    let vm = Step::VmCreate { flags: 0, user_va_range: 0 };
+    let bo = |size, exclusive| Step::BoCreate { size, flags: 0, exclusive };
+    let syncobj = |flags| Step::SyncobjCreate { flags };
+    vec![vm.clone(), vm, bo(2 * BLOCK, 0), bo(5 * PAGE, 0), bo(BLOCK, 1), syncobj(0), syncobj(1), syncobj(0)]
+}
+
+/// The prelude, and up to `len` steps of any kind.
+pub fn any_script(len: usize) -> impl Strategy<Value = Vec<Step>> {
+    vec(step(), 1..=len).prop_map(|steps| [prelude(), steps].concat())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => bind(0),
+        8 => bind(VM_BIND_ASYNC),
+        1 => select(vec![2u32, 3, u32::MAX]).prop_flat_map(bind),
+        2 => vm(),
+        4 => object(),
+        5 => syncobj(),
+        1 => (handle(), point()).prop_map(|(handle, point)| Step::Hold { handle, point }),
+        1 => Just(Step::Release),
+    ]
+}
+
+fn vm() -> impl Strategy<Value = Step> {
+    let range = select(vec![0, 1 << 32, 1 << 47, (1 << 47) + PAGE, (1 << 48) - (256 << 20), 1 << 48]);
+    let flags = prop_oneof![9 => Just(0u32), 1 => Just(1)];
+    prop_oneof![
+        (flags, range).prop_map(|(flags, user_va_range)| Step::VmCreate { flags, user_va_range }),
+        vm_id().prop_map(|id| Step::VmDestroy { id }),
+        vm_id().prop_map(|id| Step::VmGetState { id }),
+    ]
+}
+
+fn object() -> impl Strategy<Value = Step> {
+    let size = select(vec![PAGE, 1, 3 * PAGE, BLOCK, BLOCK + PAGE, 0]);
+    let flags = prop_oneof![6 => Just(0u32), 4 => 0..8u32];
+    let exclusive = prop_oneof![3 => Just(0u32), 2 => 1..4u32];
+    prop_oneof![
+        3 => (size, flags, exclusive)
+            .prop_map(|(size, flags, exclusive)| Step::BoCreate { size, flags, exclusive }),
+        2 => handle().prop_map(|handle| Step::BoClose { handle }),
+        2 => handle().prop_map(|handle| Step::Export { handle }),
+        2 => (0..3usize).prop_map(|file| Step::Import { file }),
+        1 => handle().prop_map(|handle| Step::MmapOffset { handle }),
+        1 => handle().prop_map(|handle| Step::BoInfo { handle }),
+    ]
+}
+
+fn syncobj() -> impl Strategy<Value = Step> {
+    let create_flags = prop_oneof![8 => 0..2u32, 1 => Just(2)];
+    let query_flags = prop_oneof![8 => 0..2u32, 1 => Just(2)];
+    let waits = vec((handle(), point()), 1..3);
+    prop_oneof![
+        1 => create_flags.prop_map(|flags| Step::SyncobjCreate { flags }),
+        1 => handle().prop_map(|handle| Step::SyncobjDestroy { handle }),
+        1 => handle().prop_map(|handle| Step::Reset { handle }),
+        2 => handle().prop_map(|handle| Step::Signal { handle }),
+        2 => (handle(), point()).prop_map(|(handle, point)| Step::SignalPoint { handle, point }),
+        2 => ((handle(), point()), (handle(), point())).prop_map(|(from, to)| Step::Transfer { from, to }),
+        3 => (handle(), query_flags).prop_map(|(handle, flags)| Step::Query { handle, flags }),
+        3 => (waits, 0..8u32).prop_map(|(points, flags)| Step::Wait { points, flags }),
+    ]
+}
+
+fn bind(flags: u32) -> impl Strategy<Value = Step> {
+    let ops = prop_oneof![1 => Just(Vec::new()), 30 => vec(op(flags & VM_BIND_ASYNC != 0), 1..5)];
+    (vm_id(), ops).prop_map(move |(id, ops)| Step::Bind { id, flags, ops })
+}
+
+fn op(asynchronous: bool) -> impl Strategy<Value = Op> {
+    let few = if asynchronous { 3 } else { 1 };
+    // Syncs in a synchronous call are an error: one in thirty.
+    let syncs = prop_oneof![
+        (if asynchronous { 10 } else { 30 }) => Just(Vec::new()),
+        (if asynchronous { 10 } else { 1 }) => vec(sync(), 1..=few),
+    ];
+    (shape(), syncs, defect()).prop_map(|(mut op, syncs, defect)| {
+        defect(&mut op);
+        Op { op, syncs }
+    })
+}
+
+/// An operation that is well formed, if its object exists.
+fn shape() -> impl Strategy<Value = VmBindOp> {
+    let map = (handle(), map_flags(), place(), size(), select(vec![0, PAGE, 2 * PAGE, BLOCK])).prop_map(
+        |(bo_handle, flags, va, size, bo_offset)| {
+            let flags = VM_BIND_OP_TYPE_MAP | flags;
+            VmBindOp { flags, bo_handle, bo_offset, va, size, ..Default::default() }
+        },
+    );
+    let sparse = (place(), size()).prop_map(|(va, size)| VmBindOp {
+        flags: VM_BIND_OP_TYPE_MAP | VM_BIND_OP_MAP_NOEXEC | VM_BIND_OP_MAP_SPARSE,
+        va,
+        size,
+        ..Default::default()
+    });
+    let unmap = (place(), size()).prop_map(|(va, size)| VmBindOp {
+        flags: VM_BIND_OP_TYPE_UNMAP,
+        va,
+        size,
+        ..Default::default()
+    });
+    let sync_only = Just(VmBindOp { flags: VM_BIND_OP_TYPE_SYNC_ONLY, ..Default::default() });
+    prop_oneof![8 => map, 4 => sparse, 4 => unmap, 1 => sync_only]
+}
+
+/// Something that is wrong with an operation: nothing, nine times out of ten.
+fn defect() -> impl Strategy<Value = fn(&mut VmBindOp)> {
+    let defects: Vec<fn(&mut VmBindOp)> = vec![
+        |op| op.va += 1,
+        |op| op.size += 8,
+        |op| op.bo_offset += 64,
+        |op| op.size = 0,
+        |op| op.va = 1 << 48,
+        |op| op.va = u64::MAX - (PAGE - 1),
+        |op| op.size = u64::MAX - (PAGE - 1),
+        |op| op.bo_handle ^= 1,
+        |op| op.flags |= 1 << 4,
+        |op| op.flags ^= 3 << 28,
+        |op| op.flags ^= VM_BIND_OP_MAP_SPARSE,
+        |op| op.flags ^= VM_BIND_OP_MAP_NOEXEC,
+    ];
+    prop_oneof![
+        9 => Just((|_| ()) as fn(&mut VmBindOp)),
+        1 => select(defects),
+    ]
+}
+
+fn map_flags() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(VM_BIND_OP_MAP_NOEXEC), 1 => 0..8u32]
+}
+
+fn sync() -> impl Strategy<Value = (u32, u32, u64)> {
+    let kind = prop_oneof![
+        20 => Just(SYNC_OP_HANDLE_TYPE_SYNCOBJ),
+        20 => Just(SYNC_OP_HANDLE_TYPE_TIMELINE_SYNCOBJ),
+        1 => Just(2u32),
+        1 => Just(1u32 << 8),
+    ];
+    (kind, any::<bool>(), handle(), point()).prop_map(|(kind, signal, handle, point)| {
+        // A point with a binary syncobj is an error, which should not be the rule.
+        let binary = kind == SYNC_OP_HANDLE_TYPE_SYNCOBJ && handle != 3;
+        (kind | if signal { SYNC_OP_SIGNAL } else { 0 }, handle, if binary { 0 } else { point })
+    })
+}
+
+fn place() -> impl Strategy<Value = u64> {
+    let page = prop_oneof![0..12u64, 510..514u64, 1022..1026u64, Just(2048u64)];
+    page.prop_map(|page| WINDOW.start + page * PAGE)
+}
+
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 1..6u64, 2 => select(vec![512u64, 511, 513, 1024]), 1 => Just(2048u64)]
+        .prop_map(|pages| pages * PAGE)
+}
+
+fn vm_id() -> impl Strategy<Value = u32> {
+    prop_oneof![16 => Just(1u32), 4 => Just(2), 1 => Just(3), 1 => Just(0)]
+}
+
+/// Of an object or a syncobj.
+fn handle() -> impl Strategy<Value = u32> {
+    prop_oneof![20 => 1..4u32, 4 => 4..6u32, 1 => Just(0u32)]
+}
+
+fn point() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => Just(0u64), 8 => 1..6u64]
+}
