@@ -205,6 +205,12 @@ impl Node {
         self.driver.file().device.pace.delay(delay);
     }
 
+    /// Has [`Self::delay_jobs`] and [`Self::hold_jobs`] concern the jobs of one bind queue alone, so that others overtake them: a submit
+    /// queue of msm, or the queue of a VM of panthor, by its number. `None`: all queues, the GPU's among them.
+    pub fn single_out_jobs(&self, queue: Option<u32>) {
+        self.driver.file().device.pace.single_out(queue);
+    }
+
     /// Keeps queued jobs of the device from running (`true`) until they are let go (`false`).
     pub fn hold_jobs(&self, hold: bool) {
         self.driver.file().device.pace.hold(hold);

@@ -1,4 +1,4 @@
-//! A bind queue: one thread that runs jobs in order, each when everything it waits for is signalled and its device lets it.
+//! A queue of jobs: one thread that runs jobs in order, each when everything it waits for is signalled and its device lets it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +39,14 @@ pub(crate) struct Pace {
 struct PaceState {
     delay: Duration,
     held: bool,
+    /// The only bind queue that is concerned; the others' jobs run when they can.
+    only: Option<u32>,
+}
+
+impl PaceState {
+    fn concerns(&self, queue: Option<u32>) -> bool {
+        self.only.is_none() || self.only == queue
+    }
 }
 
 impl Pace {
@@ -53,29 +61,39 @@ impl Pace {
         self.changed.notify_all();
     }
 
-    fn wait(&self) {
+    /// Only the jobs of this bind queue are late or held, from now on; with `None`, those of all queues.
+    pub(crate) fn single_out(&self, queue: Option<u32>) {
+        self.state.lock().only = queue;
+        self.changed.notify_all();
+    }
+
+    /// Lets time pass for a job of this bind queue, or of the GPU.
+    fn wait(&self, queue: Option<u32>) {
         let mut state = self.state.lock();
         let delay = state.delay;
-        if !delay.is_zero() {
+        if !delay.is_zero() && state.concerns(queue) {
             drop(state);
             std::thread::sleep(delay);
             state = self.state.lock();
         }
-        self.changed.wait_while(&mut state, |state| state.held);
+        self.changed.wait_while(&mut state, |state| state.held && state.concerns(queue));
     }
 }
 
-/// A bind queue.
+/// A queue of jobs: binds, or the GPU's.
 pub(crate) struct Queue<W> {
     pace: Arc<Pace>,
+    /// The number by which user space knows a bind queue.
+    number: Option<u32>,
     state: Mutex<State<W>>,
     changed: Condvar,
 }
 
 impl<W: Work> Queue<W> {
-    pub(crate) fn new(pace: Arc<Pace>) -> Arc<Self> {
+    /// `number`: of a bind queue; nothing for one of the GPU.
+    pub(crate) fn new(pace: Arc<Pace>, number: Option<u32>) -> Arc<Self> {
         let state = State { jobs: VecDeque::new(), running: false, closed: false };
-        Arc::new(Self { pace, state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Self { pace, number, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Starts the thread, if it does not run yet. `ENOMEM`: the system gives none.
@@ -135,7 +153,7 @@ impl<W: Work> Queue<W> {
             for fence in &job.waits {
                 fence.wait();
             }
-            self.pace.wait();
+            self.pace.wait(self.number);
             job.work.run();
             // The fence is signalled whether or not it went well; a failure shows in the state of the VM.
             job.done.signal();

@@ -31,11 +31,29 @@ pub(crate) fn get() -> Option<&'static Emulation> {
     EMULATION.get()
 }
 
+/// By how much queued jobs run late, and of which bind queue, if it is one alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Delay {
+    time: Duration,
+    queue: Option<u32>,
+}
+
+impl Delay {
+    /// Reads `MILLISECONDS` or `MILLISECONDS@QUEUE`.
+    fn parse(text: &str) -> Option<Self> {
+        let (time, queue) = match text.split_once('@') {
+            Some((time, queue)) => (time, Some(queue.parse().ok()?)),
+            None => (text, None),
+        };
+        Some(Self { time: Duration::from_millis(time.parse().ok()?), queue })
+    }
+}
+
 /// An emulated device and what is said about it.
 pub(crate) struct Emulation {
     model: Model,
     faults: Faults,
-    delay: Duration,
+    delay: Delay,
     log: Option<Log>,
     dump: Option<PathBuf>,
     tree: OnceLock<Option<Tree>>,
@@ -108,10 +126,13 @@ impl Emulation {
             None => Faults::default(),
         };
         let delay = match text("TESSERA_EMULATE_DELAY") {
-            Some(delay) => Duration::from_millis(delay.parse().map_err(|_| {
-                Refused("TESSERA_EMULATE_DELAY", format!("\"{delay}\" is no number of milliseconds"))
-            })?),
-            None => Duration::ZERO,
+            Some(delay) => Delay::parse(&delay).ok_or_else(|| {
+                Refused(
+                    "TESSERA_EMULATE_DELAY",
+                    format!("\"{delay}\" is not MILLISECONDS or MILLISECONDS@QUEUE"),
+                )
+            })?,
+            None => Delay::default(),
         };
         let open = |path: OsString| {
             Log::open(path.as_ref())
@@ -172,7 +193,8 @@ impl Emulation {
                 let config = Config { faults: self.faults, execute: false, ..Config::default() };
                 let new = self.model.create(config)?;
                 raise_descriptor_limit();
-                new.delay_jobs(self.delay);
+                new.delay_jobs(self.delay.time);
+                new.single_out_jobs(self.delay.queue);
                 device.insert(new)
             }
         };
@@ -275,5 +297,19 @@ impl Emulation {
     pub(crate) fn abandon(&self) {
         FILES.abandon();
         core::mem::forget(self.device.lock().take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_read() {
+        let delay = |ms, queue| Some(Delay { time: Duration::from_millis(ms), queue });
+        assert_eq!((Delay::parse("20"), Delay::parse("5@1")), (delay(20, None), delay(5, Some(1))));
+        for wrong in ["", "x", "5@", "@1", "5@1@2", "-1"] {
+            assert_eq!(Delay::parse(wrong), None, "{wrong}");
+        }
     }
 }

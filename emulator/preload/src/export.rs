@@ -166,6 +166,17 @@ pub extern "C" fn tessera_emulator_hold(hold: c_int) -> c_int {
     })
 }
 
+/// `int tessera_emulator_single_out(uint32_t queue)`: only the jobs of this bind queue (msm: a submit queue, panthor: that of a VM) are
+/// held or late from now on, so that others overtake them; with 0, all jobs. 0, or -1 with `errno` `ENODEV`: no node has been opened.
+#[unsafe(no_mangle)]
+pub extern "C" fn tessera_emulator_single_out(queue: u32) -> c_int {
+    guard(-1, || {
+        let device = emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)?;
+        device.single_out_jobs((queue != 0).then_some(queue));
+        Ok(0)
+    })
+}
+
 /// `int tessera_emulator_delay(uint32_t milliseconds)`: queued jobs run this much late from now on. 0, or -1 with `errno` `ENODEV`:
 /// no node has been opened.
 #[unsafe(no_mangle)]

@@ -16,7 +16,7 @@
 //! | `TESSERA_EMULATE_LOG` | a file, or `-` for stderr: every ioctl, and a summary |
 //! | `TESSERA_EMULATE_DUMP` | a file: the page tables of each open file of the node when it is closed, or at the end |
 //! | `TESSERA_EMULATE_FAULT` | `alloc:N`, `op:N`, `ioctl:N`, `job:N`, with commas: the N-th of them fails |
-//! | `TESSERA_EMULATE_DELAY` | milliseconds by which queued jobs run late |
+//! | `TESSERA_EMULATE_DELAY` | milliseconds by which queued jobs run late; `MILLISECONDS@QUEUE`: those of one bind queue |
 
 mod decode;
 mod dump;

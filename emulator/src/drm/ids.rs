@@ -19,12 +19,17 @@ impl<T> Ids<T> {
 
     /// Stores `value` under the lowest free id; `None` when all ids are taken.
     pub(crate) fn insert(&mut self, value: T) -> Option<u32> {
+        self.insert_with(|_| value)
+    }
+
+    /// Stores what `make` makes of the lowest free id; `None` when all ids are taken.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> Option<u32> {
         if let Some(Reverse(id)) = self.free.pop() {
-            self.slots[id as usize - 1] = Some(value);
+            self.slots[id as usize - 1] = Some(make(id));
             return Some(id);
         }
         let id = u32::try_from(self.slots.len() + 1).ok().filter(|id| *id <= self.limit)?;
-        self.slots.push(Some(value));
+        self.slots.push(Some(make(id)));
         Some(id)
     }
 

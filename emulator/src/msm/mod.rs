@@ -103,7 +103,7 @@ impl Msm {
 
     fn on(device: Arc<Device>, gpu: Gpu) -> Self {
         // Queue 0 is always there, at a medium priority.
-        let jobs = Queue::new(device.pace.clone());
+        let jobs = Queue::new(device.pace.clone(), None);
         let priority = (gpu.rings * param::PRIORITIES_PER_RING - 1).div_ceil(2) as u32;
         let queues = BTreeMap::from([(0, Arc::new(SubmitQueue::new(Kind::Gpu(jobs.clone()))))]);
         let entities = BTreeMap::from([(priority, jobs)]);

@@ -104,24 +104,27 @@ impl Msm {
         if args.flags & !SUBMITQUEUE_FLAGS != 0 {
             return Err(Errno::INVAL);
         }
-        let pace = self.file.device.pace.clone();
-        let kind = if args.flags & SUBMITQUEUE_VM_BIND != 0 {
+        let binds = args.flags & SUBMITQUEUE_VM_BIND != 0;
+        if binds {
             self.vm()?;
             if !self.is_user_managed() || args.prio != 0 {
                 return Err(Errno::INVAL);
             }
-            Kind::Bind(Queue::new(pace))
         } else {
             // Odd, but so it is: a GPU that does not preempt, though the driver would let it, refuses the flag.
             let preempt = args.flags & SUBMITQUEUE_ALLOW_PREEMPT != 0 && self.gpu.rings == 1;
             if preempt || u64::from(args.prio) >= self.gpu.rings * PRIORITIES_PER_RING {
                 return Err(Errno::INVAL);
             }
-            let mut context = self.context.lock();
-            Kind::Gpu(context.entities.entry(args.prio).or_insert_with(|| Queue::new(pace)).clone())
-        };
+        }
+        let pace = self.file.device.pace.clone();
         let mut context = self.context.lock();
         args.id = context.next_queue;
+        let kind = if binds {
+            Kind::Bind(Queue::new(pace, Some(args.id)))
+        } else {
+            Kind::Gpu(context.entities.entry(args.prio).or_insert_with(|| Queue::new(pace, None)).clone())
+        };
         context.next_queue += 1;
         context.queues.insert(args.id, Arc::new(SubmitQueue::new(kind)));
         Ok(())

@@ -92,7 +92,7 @@ impl Panthor {
         let pace = &self.file.device.pace;
         let group = Arc::new(Group {
             vm,
-            queues: queues.iter().map(|_| Queue::new(pace.clone())).collect(),
+            queues: queues.iter().map(|_| Queue::new(pace.clone(), None)).collect(),
             fatal: AtomicU32::new(0),
             destroyed: AtomicBool::new(false),
         });

@@ -49,9 +49,9 @@ pub(super) struct Vm {
 }
 
 impl Vm {
-    fn new(device: Arc<Device>, user_va_range: u64) -> Arc<Self> {
+    fn new(device: Arc<Device>, id: u32, user_va_range: u64) -> Arc<Self> {
         Arc::new(Self {
-            queue: Queue::new(device.pace.clone()),
+            queue: Queue::new(device.pace.clone(), Some(id)),
             space: AddressSpace::new(device, true),
             user_va_range,
             submit: Mutex::new(()),
@@ -126,8 +126,8 @@ impl Panthor {
         if self.file.device.faults.alloc.strikes() {
             return Err(Errno::NOMEM);
         }
-        let vm = Vm::new(self.file.device.clone(), user);
-        args.id = self.vms.lock().insert(vm).ok_or(Errno::BUSY)?;
+        let new = |id| Vm::new(self.file.device.clone(), id, user);
+        args.id = self.vms.lock().insert_with(new).ok_or(Errno::BUSY)?;
         args.user_va_range = user;
         Ok(())
     }

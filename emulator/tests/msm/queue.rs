@@ -253,3 +253,25 @@ fn many_queues_at_once() {
     assert_eq!(rig.unmap(rig.base, LEN), Ok(()));
     assert_eq!(rig.node.counters().table_pages, 1);
 }
+
+#[test]
+fn one_queue_can_be_held_alone() {
+    let rig = Rig::new(LEN);
+    let (a, v, held, free) = (rig.bo(LEN, 0), rig.base, rig.queue(), rig.queue());
+    let out = [syncobj(&rig), syncobj(&rig)];
+    let bind = |queue, ops: &[VmBindOp], out: &Syncobj| {
+        let signals = [sync(out, 0)];
+        Call { signals: &signals, ..Call::new(queue, ops) }.make(&*rig.node)
+    };
+    rig.node.single_out_jobs(Some(held));
+    rig.node.hold_jobs(true);
+    // A driver's null mapping of a new resource, and a bind into it by way of another queue: the tree knows of both.
+    assert_eq!(bind(held, &[null_op(v, HUGE)], &out[0]), Ok(-1));
+    assert_eq!(bind(free, &[map_op(a.handle(), 0, v, PAGE)], &out[1]), Ok(-1));
+    done(&out[1], None);
+    assert_eq!((peek(v), rig.vm.is_usable()), (Some(0), Ok(true)));
+    // The one that came first comes upon what is mapped, and costs the VM.
+    rig.node.hold_jobs(false);
+    done(&out[0], None);
+    assert_eq!(rig.vm.is_usable(), Ok(false));
+}
