@@ -366,7 +366,8 @@ fn commands_are_known_by_their_number_alone() {
     let request = msm::GetParam::REQUEST & !(0x3fff << 16) | 16 << 16;
     assert_eq!(ioctl(node, request, &mut short), Ok(()));
     assert_eq!(short[2], 0x4305_1401);
-    // Other subsystems' requests are none of ours, and neither are other files.
+    // Requests that are not DRM's are everybody's or nobody's, and other files are none of ours.
+    assert_eq!(ioctl(node, libc::FIOCLEX as u32, &mut ()), Ok(()));
     assert_eq!(ioctl(node, msm::GetParam::REQUEST ^ 0x100, &mut short), Err(Errno::NOTTY));
     let null = fs::File::open("/dev/null").unwrap();
     assert_eq!(ioctl(null, msm::GetParam::REQUEST, &mut opt_in), Err(Errno::NOTTY));

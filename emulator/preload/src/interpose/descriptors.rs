@@ -10,6 +10,9 @@ use crate::errno::{contain, guard};
 use crate::log::Outcome;
 use crate::real;
 
+/// The `_IOC` type of DRM's ioctls.
+const DRM: u8 = b'd';
+
 /// `close` of the C library.
 ///
 /// # Safety
@@ -145,7 +148,10 @@ unsafe fn call_sync_file(fd: c_int, request: u32, arg: *mut c_void) -> Option<c_
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) -> c_int {
-    if let Some(file) = FILES.get(fd)
+    let magic = kmd::uapi::magic(request as u32);
+    // What is not DRM's is everybody's, such as FIOCLEX.
+    if magic == DRM
+        && let Some(file) = FILES.get(fd)
         && let Some(emulation) = emulation::get()
     {
         return guard(-1, || {
@@ -154,7 +160,7 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) ->
             Ok(0)
         });
     }
-    if kmd::uapi::magic(request as u32) == sync_file::MAGIC
+    if magic == sync_file::MAGIC
         && emulation::get().is_some()
         // SAFETY: our caller's promise.
         && let Some(result) = unsafe { call_sync_file(fd, request as u32, arg) }
