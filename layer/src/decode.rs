@@ -5,7 +5,7 @@ use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain;
 use crate::device::{Device, Sparse};
-use crate::image::{Image, Region};
+use crate::image::Image;
 use crate::layout::BoxError;
 use crate::memory::MemoryError;
 use ash::vk;
@@ -164,7 +164,9 @@ impl<'a> Decoder<'a> {
         for bind in binds {
             let metadata = bind.flags.contains(vk::SparseMemoryBindFlags::METADATA);
             if metadata || bind.resource_offset >= image.size {
-                self.region(image, bind, metadata, wants)?;
+                let range = in_region(image, bind, metadata)?;
+                let kind = self.backing(bind.memory, bind.memory_offset, range.len)?;
+                wants.push(Want { range, kind });
                 continue;
             }
             let size = checked_size(bind, image.size, image.size, image.alignment)?;
@@ -185,32 +187,6 @@ impl<'a> Decoder<'a> {
                 offset = 0;
             }
         }
-        Ok(())
-    }
-
-    /// An opaque bind of what is no part of `[0, size)`.
-    #[cold]
-    fn region(
-        &mut self,
-        image: &Image,
-        bind: &vk::SparseMemoryBind,
-        metadata: bool,
-        wants: &mut Vec<Want>,
-    ) -> Result<(), DecodeError> {
-        let holds = |region: &&Region| {
-            region.metadata == metadata
-                && bind
-                    .resource_offset
-                    .checked_sub(region.offset)
-                    .is_some_and(|offset| offset < region.range.len)
-        };
-        let region = image.regions.iter().find(holds);
-        let region = region.ok_or(if metadata { METADATA } else { OFFSET_OUTSIDE })?;
-        let resource_offset = bind.resource_offset - region.offset;
-        let inside = vk::SparseMemoryBind { resource_offset, ..*bind };
-        let len = checked_size(&inside, region.range.len, region.range.len, image.alignment)?;
-        let kind = self.backing(bind.memory, bind.memory_offset, len)?;
-        wants.push(Want { range: VaRange { start: region.range.start + resource_offset, len }, kind });
         Ok(())
     }
 
@@ -282,6 +258,21 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Where an opaque bind goes that is not for `[0, size)`.
+#[cold]
+fn in_region(image: &Image, bind: &vk::SparseMemoryBind, metadata: bool) -> Result<VaRange, DecodeError> {
+    let regions = image.regions.iter().filter(|region| region.metadata == metadata);
+    let mut holding = regions.filter_map(|region| {
+        let resource_offset = bind.resource_offset.checked_sub(region.offset)?;
+        (resource_offset < region.range.len).then_some((region.range, resource_offset))
+    });
+    let found = holding.next().ok_or(if metadata { METADATA } else { OFFSET_OUTSIDE })?;
+    let (VaRange { start, len }, resource_offset) = found;
+    let bind = vk::SparseMemoryBind { resource_offset, ..*bind };
+    let len = checked_size(&bind, len, len, image.alignment)?;
+    Ok(VaRange { start: start + resource_offset, len })
+}
+
 fn advance(kind: &mut OpKind<BoId>, len: u64) {
     if let OpKind::Map { offset, .. } = kind {
         *offset += len;
@@ -336,6 +327,7 @@ fn checked_odd_size(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Region;
     use crate::layout::BLOCK;
 
     fn bind(resource_offset: u64, size: u64) -> vk::SparseMemoryBind {
@@ -357,6 +349,35 @@ mod tests {
             (0, 4096, "01096"),
         ] {
             let error = checked_size(&bind(offset, size), whole, whole - 5, BLOCK).unwrap_err();
+            assert!(error.to_string().contains(rule), "{offset:#x} {size:#x}: {error}");
+        }
+    }
+    #[test]
+    fn tails_and_metadata_have_offsets_of_their_own() {
+        const FAR: u64 = 3 << 61;
+        let at = |start| VaRange { start, len: 2 * BLOCK };
+        let region = |offset, start, metadata| Region { offset, range: at(start), metadata };
+        let image = Image {
+            size: BLOCK,
+            alignment: BLOCK,
+            opaque: vec![VaRange { start: 0, len: BLOCK }],
+            regions: vec![region(FAR, 0x100_0000, false), region(0, 0x200_0000, true)],
+            planes: Vec::new(),
+            as_is: false,
+            residency: true,
+            requirements: None,
+        };
+        let ask = |offset, size, metadata| in_region(&image, &bind(offset, size), metadata);
+        assert_eq!(ask(FAR, 2 * BLOCK, false).unwrap(), at(0x100_0000));
+        assert_eq!(ask(BLOCK, BLOCK, true).unwrap(), VaRange { start: 0x200_0000 + BLOCK, len: BLOCK });
+        for (offset, size, metadata, rule) in [
+            (FAR + 2 * BLOCK, BLOCK, false, "01099"),
+            (FAR + BLOCK, 2 * BLOCK, false, "01100"),
+            (BLOCK, BLOCK, false, "01099"),
+            (FAR, BLOCK, true, "01103"),
+            (BLOCK / 2, BLOCK, true, "01096"),
+        ] {
+            let error = ask(offset, size, metadata).unwrap_err();
             assert!(error.to_string().contains(rule), "{offset:#x} {size:#x}: {error}");
         }
     }

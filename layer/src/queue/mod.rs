@@ -107,7 +107,7 @@ unsafe fn decode<'a>(
         // SAFETY: as above.
         match unsafe { decoder.batch(info, &mut group.wants) } {
             Ok(()) => group.signals = signals,
-            Err(DecodeError::AsIs(_)) if sparse.icd.passes_on() => {
+            Err(DecodeError::AsIs(_)) => {
                 group.wants.truncate(before);
                 if !joins {
                     groups.pop();

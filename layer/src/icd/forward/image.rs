@@ -154,3 +154,114 @@ fn plane(
         PlaneLayout::new(format.extent_of(info.extent), granularity, levels, info.array_layers, block);
     Some((bound_by, named_by, layout))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::BLOCK;
+    use vk::ImageAspectFlags as Aspects;
+
+    fn info(format: vk::Format) -> vk::ImageCreateInfo<'static> {
+        vk::ImageCreateInfo::default()
+            .flags(vk::ImageCreateFlags::SPARSE_BINDING | vk::ImageCreateFlags::SPARSE_RESIDENCY)
+            .image_type(vk::ImageType::TYPE_2D)
+            .format(format)
+            .extent(vk::Extent3D { width: 2048, height: 1024, depth: 1 })
+            .mip_levels(5)
+            .array_layers(3)
+    }
+
+    fn needs(aspects: Aspects, granularity: (u32, u32), tail: [u64; 3]) -> vk::SparseImageMemoryRequirements {
+        let (width, height) = granularity;
+        vk::SparseImageMemoryRequirements {
+            format_properties: vk::SparseImageFormatProperties {
+                aspect_mask: aspects,
+                image_granularity: vk::Extent3D { width, height, depth: 1 },
+                flags: vk::SparseImageFormatFlags::empty(),
+            },
+            image_mip_tail_first_lod: 3,
+            image_mip_tail_offset: tail[0],
+            image_mip_tail_size: tail[1],
+            image_mip_tail_stride: tail[2],
+        }
+    }
+
+    fn shape(format: vk::Format, sparse_needs: &[vk::SparseImageMemoryRequirements]) -> Shape {
+        let needs = vk::MemoryRequirements { size: 1024 * BLOCK, alignment: BLOCK, memory_type_bits: 1 };
+        Shape::new(&info(format), needs, sparse_needs)
+    }
+
+    #[test]
+    fn levels_before_the_tail_have_blocks() {
+        let color = needs(Aspects::COLOR, (128, 128), [500 * BLOCK, BLOCK, 100 * BLOCK]);
+        let shape = shape(vk::Format::R8G8B8A8_UNORM, &[color]);
+        let (parts, tails) = shape.parts(None);
+        let [(1024, ..), (blocks, Part::Blocks { aspects: Aspects::COLOR, layout })] =
+            &parts.iter().map(|(len, part)| (len / BLOCK, part)).collect::<Vec<_>>()[..]
+        else {
+            panic!("{parts:?}")
+        };
+        assert_eq!((*blocks, layout.levels.len()), (3 * (16 * 8 + 8 * 4 + 4 * 2), 3));
+        let tail = Tail { offset: 500 * BLOCK, size: BLOCK, stride: 100 * BLOCK, layers: 3 };
+        assert_eq!(tails, [tail]);
+        assert_eq!(tail.span(), 201 * BLOCK);
+    }
+
+    #[test]
+    fn tails_elsewhere_and_metadata_are_regions() {
+        const FAR: u64 = 3 << 61;
+        let color = needs(Aspects::COLOR, (128, 128), [FAR, BLOCK, BLOCK]);
+        let metadata = needs(Aspects::METADATA, (1, 1), [0, 2 * BLOCK, 2 * BLOCK]);
+        let shape = shape(vk::Format::R8G8B8A8_UNORM, &[metadata, color]);
+        assert!(!shape.as_is);
+        let (parts, tails) = shape.parts(None);
+        assert!(tails.is_empty());
+        let bytes = |offset, flags| Part::Bytes { offset, flags, step: None };
+        assert_eq!(parts[2], (6 * BLOCK, bytes(0, vk::SparseMemoryBindFlags::METADATA)));
+        assert_eq!(parts[3], (3 * BLOCK, bytes(FAR, vk::SparseMemoryBindFlags::empty())));
+        let ranges: Vec<_> =
+            parts.iter().zip(1..).map(|((len, _), n)| VaRange { start: n << 32, len: *len }).collect();
+        let image = shape.at(&ranges);
+        let regions: Vec<_> = image.regions.iter().map(|r| (r.offset, r.range, r.metadata)).collect();
+        assert_eq!(regions, [(0, ranges[2], true), (FAR, ranges[3], false)]);
+        assert_eq!((image.opaque[0], image.planes[0].range), (ranges[0], ranges[1]));
+    }
+
+    #[test]
+    fn an_image_that_is_all_tail_has_a_plane_without_blocks() {
+        let mut color = needs(Aspects::COLOR, (128, 128), [0, 8 * BLOCK, 8 * BLOCK]);
+        color.image_mip_tail_first_lod = 0;
+        let shape = shape(vk::Format::R8G8B8A8_UNORM, &[color]);
+        let (parts, tails) = shape.parts(None);
+        assert_eq!((parts.len(), tails.len()), (1, 1));
+        let image = shape.at(&[VaRange { start: 1 << 32, len: 1024 * BLOCK }]);
+        assert_eq!((image.planes.len(), image.planes[0].range.len), (1, 0));
+    }
+
+    #[test]
+    fn blocks_that_do_not_fit_the_format_are_not_planned() {
+        let in_texels = needs(Aspects::COLOR, (512, 256), [0; 3]);
+        let in_texel_blocks = needs(Aspects::COLOR, (128, 64), [0; 3]);
+        assert!(!shape(vk::Format::BC1_RGB_UNORM_BLOCK, &[in_texels]).as_is);
+        assert!(shape(vk::Format::BC1_RGB_UNORM_BLOCK, &[in_texel_blocks]).as_is);
+        assert!(shape(vk::Format::G8_B8R8_2PLANE_420_UNORM, &[in_texels]).as_is);
+        let planes =
+            [needs(Aspects::PLANE_0, (256, 256), [0; 3]), needs(Aspects::PLANE_1, (256, 128), [0; 3])];
+        let planar = shape(vk::Format::G8_B8R8_2PLANE_420_UNORM, &planes);
+        assert!(!planar.as_is);
+        assert_eq!(planar.planes[1].2.levels[0].extent, vk::Extent3D { width: 1024, height: 512, depth: 1 });
+        assert!(shape(vk::Format::R8G8B8A8_UNORM, &[]).as_is);
+    }
+
+    #[test]
+    fn depth_goes_by_its_name_whatever_the_driver_calls_it() {
+        let misnamed = shape(vk::Format::D32_SFLOAT, &[needs(Aspects::COLOR, (128, 128), [0; 3])]);
+        let (bound_by, named_by, _) = misnamed.planes[0];
+        assert_eq!((bound_by, named_by), (Aspects::DEPTH, Aspects::DEPTH | Aspects::COLOR));
+        let apart = [needs(Aspects::DEPTH, (128, 128), [0; 3]), needs(Aspects::STENCIL, (256, 256), [0; 3])];
+        let apart = shape(vk::Format::D32_SFLOAT_S8_UINT, &apart);
+        let names: Vec<_> =
+            apart.planes.iter().map(|(bound_by, named_by, _)| (*bound_by, *named_by)).collect();
+        assert_eq!(names, [(Aspects::DEPTH, Aspects::DEPTH), (Aspects::STENCIL, Aspects::STENCIL)]);
+    }
+}
