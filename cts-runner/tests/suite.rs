@@ -1,5 +1,5 @@
-//! Runs the suite against the layer that this workspace builds, on lavapipe: as it is, in trap mode, under the Khronos
-//! validation layer, and against a layer that maps nothing.
+//! Runs the suite against the layer that this workspace builds, on lavapipe: as it is, on the driver's own binding, in trap mode, under
+//! the Khronos validation layer, and against a layer that maps nothing.
 //!
 //! `TESSERA_LAYER_LIB` names another library; `VK_DRIVER_FILES` or `VK_ICD_FILENAMES` another driver.
 
@@ -12,7 +12,11 @@ fn suite(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cts-runner"));
     command.arg("suite").arg("--layer").arg(common::library()).args(arguments);
     if !arguments.contains(&"--negative-control") {
-        let kernel = if arguments.contains(&"emulated-msm") { "emulated-msm" } else { "emulated-lavapipe" };
+        let kernel = match () {
+            () if arguments.contains(&"emulated-msm") => "emulated-msm",
+            () if arguments.contains(&"forward") => "forward-lavapipe",
+            () => "emulated-lavapipe",
+        };
         let known = format!("{}/expectations/{kernel}-fails.txt", env!("CARGO_MANIFEST_DIR"));
         command.args(["--baseline", &known]);
     }
@@ -50,6 +54,11 @@ fn plain() {
 #[test]
 fn plain_on_msm() {
     all_pass(&["--kernel", "emulated-msm"], 380);
+}
+
+#[test]
+fn handed_to_the_driver() {
+    all_pass(&["--kernel", "forward"], 350);
 }
 
 #[test]

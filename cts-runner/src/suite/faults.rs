@@ -21,7 +21,7 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
             cases.push(case.fault(format!("{what}:{number}")).layer_only("faults are the emulated kernel's"));
         }
     }
-    let ignored = "without the layer failures of mmap go unseen";
+    let ignored = "the driver by itself does not see failures of mmap";
     cases.extend([
         Case::new("limit.mappings", &[Need::Aliased], mappings).layer_only(ignored),
         Case::new("limit.mappings_unbind", &[Need::Aliased], unbind_at_the_limit).layer_only(ignored),

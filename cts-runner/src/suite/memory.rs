@@ -13,7 +13,7 @@ const BLOCKS: u64 = 8;
 pub(crate) fn add(cases: &mut Vec<Case>) {
     let fd: &[Need] = &[Need::ExternalMemoryFd];
     let host: &[Need] = &[Need::ExternalMemoryHost];
-    let refused = "without the layer the driver binds private memory as if it were shared";
+    let refused = "the driver by itself binds private memory as if it were shared";
     cases.extend([
         Case::new("memory.exported.bound", fd, exported_bound).detects_missing_maps(),
         Case::new("memory.exported.imported_again", fd, imported_again).detects_missing_maps(),

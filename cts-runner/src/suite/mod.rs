@@ -84,7 +84,7 @@ impl Case {
         self
     }
 
-    /// Marks a case that asks for more than the specification does.
+    /// Marks a case that asks for more than the specification does, of whoever executes the binds: it is for the emulated kernels.
     pub(crate) fn layer_only(mut self, reason: &'static str) -> Self {
         self.layer_only = Some(reason);
         self
@@ -118,7 +118,9 @@ impl Case {
         if settings.trap() && self.touches == Touches::Unbound {
             return Some("touches unbound pages on purpose");
         }
-        if !settings.layer() && self.layer_only.is_some() {
+        // That rules are broken, the layer notices whoever executes.
+        let is_served = if self.breaks_rules { settings.layer() } else { settings.emulated() };
+        if !is_served && self.layer_only.is_some() {
             return self.layer_only;
         }
         if self.breaks_rules && settings.listening == Listening::Above {
