@@ -85,6 +85,8 @@ pub struct Counters {
     pub ops: u64,
     /// Jobs that went through a bind queue.
     pub jobs: u64,
+    /// Jobs of the GPU: submissions of msm, command streams and synchronisation points of panthor.
+    pub submits: u64,
     /// Page-table pages that exist now, over all VMs.
     pub table_pages: u64,
     /// Page-table pages that the kernel would have preallocated for the operations so far.
@@ -126,6 +128,7 @@ pub(crate) struct Stats {
     pub(crate) binds: Count,
     pub(crate) ops: Count,
     pub(crate) jobs: Count,
+    pub(crate) submits: Count,
     pub(crate) table_pages: Count,
     pub(crate) preallocated_pages: Count,
     pub(crate) throttled: Count,
@@ -142,6 +145,7 @@ impl Stats {
             binds: self.binds.get(),
             ops: self.ops.get(),
             jobs: self.jobs.get(),
+            submits: self.submits.get(),
             table_pages: self.table_pages.get(),
             preallocated_pages: self.preallocated_pages.get(),
             throttled: self.throttled.get(),

@@ -38,6 +38,8 @@ pub struct EmulatorCounters {
     pub flushes: u64,
     /// Buffer objects now.
     pub live_bos: u64,
+    /// Jobs of the GPU so far.
+    pub submits: u64,
 }
 
 /// Pages of a VM that continue each other. Bytes.
@@ -84,6 +86,7 @@ pub unsafe extern "C" fn tessera_emulator_counters(out: *mut EmulatorCounters, s
             entries_written: now.entries_written,
             flushes: now.flushes,
             live_bos: now.live_bos,
+            submits: now.submits,
         };
         let size = size.min(size_of_val(&counters));
         // SAFETY: our caller's promise; integers without padding.

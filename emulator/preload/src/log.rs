@@ -153,13 +153,13 @@ impl Calls {
             }
         }
         let Counters { ioctls, binds, ops, jobs, table_pages, preallocated_pages, .. } = device.counters();
-        let Counters { throttled, entries_written, flushes, live_bos, .. } = device.counters();
+        let Counters { throttled, entries_written, flushes, live_bos, submits, .. } = device.counters();
         lines.push(format!(
             "{ioctls} ioctls, {binds} binds, {ops} bind operations, {jobs} jobs ({throttled} throttled), {flushes} flushes"
         ));
         lines.push(format!(
             "{table_pages} page-table pages now, {preallocated_pages} preallocated so far, {entries_written} entries \
-             written, {live_bos} objects alive"
+             written, {live_bos} objects alive, {submits} jobs of the GPU"
         ));
         lines
     }

@@ -105,7 +105,7 @@ impl Msm {
         jobs.start()?;
 
         // Nothing can fail from here on.
-        self.file.device.stats.jobs.add(1);
+        self.file.device.stats.submits.add(1);
         args.fence = numbers.add(chosen, &done);
         if !vm.is_user_managed() {
             for used in &objects {

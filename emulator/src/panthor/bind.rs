@@ -92,11 +92,9 @@ impl Panthor {
     }
 
     fn prepare_map(&self, vm: &Vm, op: &VmBindOp) -> Result<Action, Errno> {
-        if op.flags & VM_BIND_OP_MAP_SPARSE != 0 && !self.mali.has_sparse() {
-            return Err(Errno::INVAL);
-        }
         if op.flags & VM_BIND_OP_MAP_SPARSE != 0 {
-            if op.flags & !MAP_FLAGS != 0 || op.flags & VM_BIND_OP_MAP_NOEXEC == 0 {
+            let known = self.mali.has_sparse() && op.flags & !MAP_FLAGS == 0;
+            if !known || op.flags & VM_BIND_OP_MAP_NOEXEC == 0 {
                 return Err(Errno::INVAL);
             }
             if op.bo_handle != 0 || op.bo_offset != 0 {

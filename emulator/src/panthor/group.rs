@@ -163,7 +163,7 @@ impl Panthor {
         let order = group.vm.submit.lock();
         self.link(&mut jobs, &syncs, &mut signals)?;
         // Nothing can fail from here on.
-        self.file.device.stats.jobs.add(jobs.len() as u64);
+        self.file.device.stats.submits.add(jobs.len() as u64);
         for (submit, job) in submits.iter().zip(jobs) {
             group.queues[submit.queue_index as usize].push([job]);
         }
