@@ -33,6 +33,9 @@ const MAX_OPS: usize = 512;
 /// the kernel maps nothing but pages (`msm_iommu_pagetable_create`), so no block is ever lost.
 const COST: Cost = Cost { op: 300, table: 300, entry: 5, pages: 0 };
 
+/// How many queues [`BorrowedQueue::first`] looks at: a driver makes its own before those of the application.
+const MAX_QUEUES: u32 = 16;
+
 /// A queue id that no open file gets to: ids count up from zero.
 const NO_QUEUE: u32 = u32::MAX;
 
@@ -48,8 +51,8 @@ pub struct MsmVm {
     node: Arc<dyn Node>,
     limits: Limits,
     /// For synchronous calls, which wait for nothing: with a queue of their own they do not wait for asynchronous ones.
-    now: Queue,
-    later: Queue,
+    now: OwnQueue,
+    later: OwnQueue,
     /// Signalled by the last synchronous call.
     done: Syncobj,
 }
@@ -95,8 +98,8 @@ impl MsmVm {
     }
 
     fn on(node: Arc<dyn Node>) -> Result<Self, Errno> {
-        let now = Queue::create(node.clone())?;
-        let later = Queue::create(node.clone())?;
+        let now = OwnQueue::create(node.clone())?;
+        let later = OwnQueue::create(node.clone())?;
         let start = get_param(&*node, uapi::PARAM_VA_START)?;
         let size = get_param(&*node, uapi::PARAM_VA_SIZE)?;
         let limits = Limits {
@@ -111,7 +114,7 @@ impl MsmVm {
             shares_tables: true,
             cost: COST,
         };
-        tracing::debug!(now = now.id, later = later.id, ?limits, "msm VM");
+        tracing::debug!(now = now.0.id, later = later.0.id, ?limits, "msm VM");
         let done = Syncobj::create(node.clone(), false)?;
         Ok(Self { node, limits, now, later, done })
     }
@@ -134,7 +137,7 @@ impl Vm for MsmVm {
         if ops.is_empty() {
             return Ok(());
         }
-        let scratch = &mut *self.now.scratch.lock();
+        let scratch = &mut *self.now.0.scratch.lock();
         // One queue runs in order, so the last job's end is the end of all. Every call signals, as it may be the last that is
         // accepted.
         scratch.waits.clear();
@@ -143,7 +146,7 @@ impl Vm for MsmVm {
         let mut queued = 0;
         let mut refused = None;
         for chunk in ops.chunks(MAX_OPS) {
-            match self.now.submit(scratch, chunk) {
+            match self.now.0.submit(scratch, chunk) {
                 Ok(()) => queued += chunk.len(),
                 Err(errno) => {
                     refused = Some(errno);
@@ -173,19 +176,7 @@ impl Vm for MsmVm {
             // Two ioctls could be half accepted.
             return Err(Errno::TOOBIG);
         }
-        if signals.iter().any(|signal| signal.point == Some(0)) {
-            return Err(Errno::INVAL);
-        }
-        let scratch = &mut *self.later.scratch.lock();
-        scratch.waits.clear();
-        // A timeline has reached zero from the start, while the kernel takes a wait for zero as one for the newest point.
-        scratch.waits.extend(waits.iter().filter(|wait| wait.point != Some(0)).map(syncobj));
-        scratch.signals.clear();
-        scratch.signals.extend(signals.iter().map(syncobj));
-        if ops.is_empty() && scratch.waits.is_empty() && scratch.signals.is_empty() {
-            return Ok(());
-        }
-        self.later.submit(scratch, ops)
+        self.later.0.bind_async(ops, waits, signals)
     }
 
     fn is_usable(&self) -> Result<bool, Errno> {
@@ -202,11 +193,25 @@ impl Vm for MsmVm {
 }
 
 impl Queue {
-    fn create(node: Arc<dyn Node>) -> Result<Self, Errno> {
-        let mut arg = uapi::SubmitqueueNew { flags: uapi::SUBMITQUEUE_VM_BIND, ..Default::default() };
-        // SAFETY: the argument holds no pointer.
-        unsafe { call(&*node, &mut arg)? };
-        Ok(Self { node, id: arg.id, scratch: Mutex::default() })
+    fn new(node: Arc<dyn Node>, id: u32) -> Self {
+        Self { node, id, scratch: Mutex::default() }
+    }
+
+    /// As [`Vm::bind_async`].
+    fn bind_async(&self, ops: &[BindOp], waits: &[SyncPoint], signals: &[SyncPoint]) -> Result<(), Errno> {
+        if signals.iter().any(|signal| signal.point == Some(0)) {
+            return Err(Errno::INVAL);
+        }
+        let scratch = &mut *self.scratch.lock();
+        scratch.waits.clear();
+        // A timeline has reached zero from the start, while the kernel takes a wait for zero as one for the newest point.
+        scratch.waits.extend(waits.iter().filter(|wait| wait.point != Some(0)).map(syncobj));
+        scratch.signals.clear();
+        scratch.signals.extend(signals.iter().map(syncobj));
+        if ops.is_empty() && scratch.waits.is_empty() && scratch.signals.is_empty() {
+            return Ok(());
+        }
+        self.submit(scratch, ops)
     }
 
     /// Queues `ops`, with the syncobjs that are in `scratch`, which is this queue's.
@@ -231,13 +236,57 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
-    fn drop(&mut self) {
-        let mut arg = uapi::SubmitqueueClose(self.id);
+/// A bind queue that is closed on drop.
+struct OwnQueue(Queue);
+
+impl OwnQueue {
+    fn create(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        let mut arg = uapi::SubmitqueueNew { flags: uapi::SUBMITQUEUE_VM_BIND, ..Default::default() };
         // SAFETY: the argument holds no pointer.
-        if let Err(errno) = unsafe { call(&*self.node, &mut arg) } {
-            tracing::warn!(id = self.id, %errno, "cannot close a bind queue");
+        unsafe { call(&*node, &mut arg)? };
+        Ok(Self(Queue::new(node, arg.id)))
+    }
+}
+
+impl Drop for OwnQueue {
+    fn drop(&mut self) {
+        let mut arg = uapi::SubmitqueueClose(self.0.id);
+        // SAFETY: the argument holds no pointer.
+        if let Err(errno) = unsafe { call(&*self.0.node, &mut arg) } {
+            tracing::warn!(id = self.0.id, %errno, "cannot close a bind queue");
         }
+    }
+}
+
+/// A bind queue of somebody else on the same open file, such as the one on which a driver maps and unmaps by itself. Nothing is bound
+/// on it here: what is sent to it only waits and signals, and so tells when its jobs are over, or keeps later ones back.
+pub struct BorrowedQueue(Queue);
+
+impl BorrowedQueue {
+    /// The bind queue of an open file that was made first. ENOENT: the file has none.
+    pub fn first(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        // Ids count up from the queue that every open file begins with.
+        for id in 0..MAX_QUEUES {
+            let mut arg = uapi::VmBind { queue_id: id, ..Default::default() };
+            // SAFETY: the argument holds no pointer.
+            match unsafe { call(&*node, &mut arg) } {
+                Ok(()) => return Ok(Self(Queue::new(node, id))),
+                // Of another kind, or closed.
+                Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    /// Signals when everything is over that the queue has got so far.
+    pub fn signal(&self, point: SyncPoint) -> Result<(), Errno> {
+        self.0.bind_async(&[], &[], &[point])
+    }
+
+    /// What the queue gets later does not run before all `points` are signalled, which must have materialised.
+    pub fn wait(&self, points: &[SyncPoint]) -> Result<(), Errno> {
+        self.0.bind_async(&[], points, &[])
     }
 }
 

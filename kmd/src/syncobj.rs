@@ -126,6 +126,28 @@ pub fn wait(node: &dyn Node, points: &[SyncPoint], how: Wait) -> Result<Waited, 
     }
 }
 
+/// Takes the fences out of syncobjs.
+pub fn reset(node: &dyn Node, syncobjs: &[SyncobjHandle]) -> Result<(), Errno> {
+    let handles: Vec<u32> = syncobjs.iter().map(|syncobj| syncobj.0).collect();
+    let mut arg = drm::SyncobjReset(array(&handles));
+    // SAFETY: the array outlives the call.
+    unsafe { call(node, &mut arg) }
+}
+
+/// Copies the fence at `from` to `to`. With `for_submit` it waits until the fence exists, else EINVAL.
+pub fn transfer(node: &dyn Node, from: SyncPoint, to: SyncPoint, for_submit: bool) -> Result<(), Errno> {
+    let mut arg = drm::SyncobjTransfer {
+        src_handle: from.syncobj.0,
+        dst_handle: to.syncobj.0,
+        src_point: point_value(from.point)?,
+        dst_point: point_value(to.point)?,
+        flags: if for_submit { drm::SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT } else { 0 },
+        pad: 0,
+    };
+    // SAFETY: the argument holds no pointer.
+    unsafe { call(node, &mut arg) }
+}
+
 impl Syncobj {
     /// Creates a syncobj, empty or with a signalled fence.
     pub fn create(node: Arc<dyn Node>, signaled: bool) -> Result<Self, Errno> {
@@ -192,10 +214,7 @@ impl Syncobj {
 
     /// Takes the fence out.
     pub fn reset(&self) -> Result<(), Errno> {
-        let handle = [self.handle.0];
-        let mut arg = drm::SyncobjReset(array(&handle));
-        // SAFETY: the array outlives the call.
-        unsafe { call(&*self.node, &mut arg) }
+        reset(&*self.node, &[self.handle])
     }
 
     /// Puts a signalled fence in.
@@ -233,16 +252,7 @@ impl Syncobj {
     ///
     /// With `for_submit` it waits until the fence exists, else EINVAL.
     pub fn transfer(&self, from: Option<u64>, to: SyncPoint, for_submit: bool) -> Result<(), Errno> {
-        let mut arg = drm::SyncobjTransfer {
-            src_handle: self.handle.0,
-            dst_handle: to.syncobj.0,
-            src_point: point_value(from)?,
-            dst_point: point_value(to.point)?,
-            flags: if for_submit { drm::SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT } else { 0 },
-            pad: 0,
-        };
-        // SAFETY: the argument holds no pointer.
-        unsafe { call(&*self.node, &mut arg) }
+        transfer(&*self.node, SyncPoint { syncobj: self.handle, point: from }, to, for_submit)
     }
 
     /// Has `eventfd` raised by one when the syncobj, or its timeline `point`, is signalled; with `available`, when it has

@@ -4,7 +4,7 @@ use crate::address_space::BoId;
 use ash::vk;
 use core::fmt;
 use gpuvm::{Op, OpKind};
-use kmd::{BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle};
+use kmd::{BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle, SyncPoint};
 use std::sync::Arc;
 
 /// What a buffer object of the mirror is to those who execute binds.
@@ -123,6 +123,96 @@ impl Carrier for AtOnce {
             }
         }
         sent.pieces = sent.ops;
+        sent
+    }
+
+    fn is_usable(&self) -> bool {
+        self.vm.is_usable().unwrap_or(false)
+    }
+}
+
+/// What a driver does in the same address space by itself, and binds must come behind.
+pub trait Before: Send + Sync {
+    /// Changes with everything that the driver does there; cheap to ask.
+    fn state(&self) -> u64;
+
+    /// A point that is signalled when all that is over.
+    fn point(&self) -> Result<SyncPoint, Errno>;
+}
+
+/// A bind queue of the kernel's: what was carried will be in force when it has come to it. The first call waits, the last one signals.
+pub struct Queued<'a> {
+    vm: &'a dyn kmd::Vm,
+    batch: &'a mut Vec<BindOp>,
+    before: Option<&'a dyn Before>,
+    waits: &'a [SyncPoint],
+    signals: &'a [SyncPoint],
+    came_behind: bool,
+}
+
+impl<'a> Queued<'a> {
+    /// `batch` is kept for its memory. `before`: what operations must come behind, if anything.
+    pub fn new(
+        vm: &'a dyn kmd::Vm,
+        batch: &'a mut Vec<BindOp>,
+        before: Option<&'a dyn Before>,
+        waits: &'a [SyncPoint],
+        signals: &'a [SyncPoint],
+    ) -> Self {
+        Self { vm, batch, before, waits, signals, came_behind: false }
+    }
+
+    /// Whether there was something that came behind what the driver does.
+    pub fn came_behind(&self) -> bool {
+        self.came_behind
+    }
+
+    /// Makes one call for what is in the batch.
+    fn call(&mut self, first: bool, last: bool) -> Result<(), Errno> {
+        let signals = if last { self.signals } else { &[] };
+        if !first {
+            return self.vm.bind_async(self.batch, &[], signals);
+        }
+        let Some(before) = self.before.filter(|_| !self.batch.is_empty()) else {
+            return self.vm.bind_async(self.batch, self.waits, signals);
+        };
+        let mut waits = self.waits.to_vec();
+        waits.push(before.point()?);
+        self.vm.bind_async(self.batch, &waits, signals)?;
+        self.came_behind = true;
+        Ok(())
+    }
+}
+
+impl Carrier for Queued<'_> {
+    fn carry<'c>(&mut self, chunks: &mut dyn Iterator<Item = &'c [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+        let mut sent = Sent { ops: 0, calls: 0, end: Ok(()) };
+        let mut chunks = chunks.peekable();
+        let mut next = chunks.next();
+        if next.is_none() && !(self.waits.is_empty() && self.signals.is_empty()) {
+            next = Some(&[]);
+        }
+        while let Some(chunk) = next {
+            let last = chunks.peek().is_none();
+            sent.end = fill_batch(self.batch, chunk, objects).and_then(|()| self.call(sent.calls == 0, last));
+            if sent.end.is_err() {
+                break;
+            }
+            sent.ops += chunk.len();
+            sent.calls += 1;
+            next = chunks.next();
+        }
+        sent
+    }
+
+    fn carry_back<'c>(
+        &mut self,
+        chunks: &mut dyn Iterator<Item = &'c [Op<BoId>]>,
+        objects: &Objects<'_>,
+    ) -> Sent {
+        let (mut batch, vm) = (core::mem::take(self.batch), self.vm);
+        let sent = Queued::new(vm, &mut batch, None, &[], &[]).carry(chunks, objects);
+        *self.batch = batch;
         sent
     }
 

@@ -139,7 +139,7 @@ impl Sparse {
             added.release();
         }
         for (_, queue) in self.queues.take_all() {
-            queue.release(&d.next);
+            queue.release(d);
         }
         // Valid usage destroys every resource first. Where that was forgotten, addresses must go back before the kernel's VM ends.
         for (_, buffer) in self.buffers.take_all() {

@@ -37,6 +37,10 @@ pub(crate) use crate::instance::{create_instance, destroy_instance};
 pub(crate) use crate::memory::{
     allocate_memory, free_memory, map_memory, map_memory2_khr, unmap_memory, unmap_memory2_khr,
 };
+pub(crate) use crate::payload::{
+    acquire_next_image_khr, acquire_next_image2_khr, create_fence, destroy_fence, import_fence_fd_khr,
+    import_semaphore_fd_khr,
+};
 pub(crate) use crate::queue::queue_bind_sparse;
 pub(crate) use crate::report::{
     get_physical_device_image_format_properties, get_physical_device_image_format_properties2,

@@ -29,6 +29,12 @@ impl<'a> Points<'a> {
         // Too few values are those of an application that breaks the rules: the driver must not read behind them.
         Self { semaphores, values: values.get(..semaphores.len()).unwrap_or_default() }
     }
+
+    /// Each semaphore with its value, which is of no interest for a binary one.
+    pub fn iter(self) -> impl Iterator<Item = (vk::Semaphore, u64)> + 'a {
+        let values = self.values.iter().copied().chain(core::iter::repeat(0));
+        self.semaphores.iter().copied().zip(values)
+    }
 }
 
 /// Whether all of these waits are over already: each a timeline semaphore whose counter has come to its value.
@@ -48,17 +54,31 @@ pub(crate) unsafe extern "system" fn create_semaphore(
     semaphore: *mut vk::Semaphore,
 ) -> vk::Result {
     on_device(device, "vkCreateSemaphore", |d, sparse| {
-        // SAFETY: the application's valid arguments, handed on.
-        let result = unsafe { (d.next.fp_v1_0().create_semaphore)(device, info, allocator, semaphore) };
+        // SAFETY: the application's valid arguments, handed on; the driver writes the semaphore where it makes one.
+        let next = |info: &vk::SemaphoreCreateInfo<'_>| unsafe {
+            let result = (d.next.fp_v1_0().create_semaphore)(device, info, allocator, semaphore);
+            result.result().map(|()| *semaphore)
+        };
         // SAFETY: as above.
-        let kind = unsafe { chain::find::<vk::SemaphoreTypeCreateInfo<'_>>((*info).p_next) };
-        if let (Some(sparse), vk::Result::SUCCESS) = (sparse, result)
-            && kind.is_some_and(|kind| kind.semaphore_type == vk::SemaphoreType::TIMELINE)
-        {
-            // SAFETY: as above, and the call succeeded.
-            sparse.timelines.insert(unsafe { *semaphore }, Timeline);
+        let info = unsafe { &*info };
+        let made = match sparse.and_then(|sparse| sparse.icd.payloads()) {
+            // SAFETY: as above.
+            Some(payloads) => unsafe { payloads.create_semaphore(info, next) },
+            None => next(info),
+        };
+        // SAFETY: as above.
+        let kind = unsafe { chain::find::<vk::SemaphoreTypeCreateInfo<'_>>(info.p_next) };
+        match made {
+            Ok(made) => {
+                if let Some(sparse) = sparse
+                    && kind.is_some_and(|kind| kind.semaphore_type == vk::SemaphoreType::TIMELINE)
+                {
+                    sparse.timelines.insert(made, Timeline);
+                }
+                vk::Result::SUCCESS
+            }
+            Err(error) => error,
         }
-        result
     })
 }
 
@@ -70,6 +90,9 @@ pub(crate) unsafe extern "system" fn destroy_semaphore(
     on_device(device, "vkDestroySemaphore", |d, sparse| {
         if let Some(sparse) = sparse {
             sparse.timelines.remove(semaphore);
+            if let Some(payloads) = sparse.icd.payloads() {
+                payloads.forget_semaphore(semaphore);
+            }
         }
         if let Some(added) = &d.added {
             added.schedule.forget(semaphore);

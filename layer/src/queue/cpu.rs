@@ -205,7 +205,7 @@ impl BindQueue for Queue {
     }
 
     /// Ends the worker and destroys what the queue made.
-    fn release(&self, device: &ash::Device) {
+    fn release(&self, d: &Device) {
         self.jobs.lock().stop = true;
         self.wake.notify_one();
         if let Some(worker) = self.worker.lock().take()
@@ -215,8 +215,8 @@ impl BindQueue for Queue {
         }
         // SAFETY: the device is idle (valid usage of vkDestroyDevice), the worker gone.
         unsafe {
-            device.destroy_semaphore(self.begun, None);
-            device.destroy_semaphore(self.bound, None);
+            d.next.destroy_semaphore(self.begun, None);
+            d.next.destroy_semaphore(self.bound, None);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! vkQueueBindSparse: batches are decoded into groups, and each group goes its driver's way.
 
 pub mod cpu;
+pub mod kernel;
 
 use crate::added::schedule::{Place, Turn, points};
 use crate::address_space::Want;
@@ -50,8 +51,13 @@ pub trait BindQueue: Send + Sync {
     /// Where the wants of groups come from.
     fn spare(&self) -> &Spare;
 
+    /// Waits until everything that was submitted is bound, where waiting for the driver's queue does not.
+    fn wait_idle(&self) -> Result<(), vk::Result> {
+        Ok(())
+    }
+
     /// Ends what still runs, when the device is destroyed.
-    fn release(&self, device: &ash::Device);
+    fn release(&self, d: &Device);
 }
 
 /// Consecutive batches that nothing separates: waits only before the first, signals only after the last.

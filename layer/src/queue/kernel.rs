@@ -1,0 +1,435 @@
+//! vkQueueBindSparse on the driver's own open file: a group is an asynchronous bind of the kernel's. The application's semaphores and
+//! its fence are syncobjs that travel with it ([`Payloads`]), so no thread waits and none is woken.
+//!
+//! What the kernel cannot be given goes a way around:
+//! * A wait for what nobody has submitted yet: kernels refuse it. The group goes to a worker until there is something to wait for, and
+//!   what comes later on the same queue goes behind it.
+//! * Semaphores and fences that only the driver knows (the presentation engine signals such): an empty batch of the driver's waits for
+//!   them and signals a timeline semaphore of ours, or the other way round.
+
+use super::{BindQueue, Group, Spare};
+use crate::address_space::{BindError, Want};
+use crate::carrier::{Before, Queued};
+use crate::device::{Device, Sparse};
+use crate::payload::Payloads;
+use crate::semaphore::Points;
+use ash::vk;
+use kmd::syncobj::{self, Wait, Waited};
+use kmd::{BindOp, Errno, Node, SyncPoint, Syncobj, SyncobjHandle, Vm};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long the worker waits at a time before it looks whether its device is being destroyed.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A semaphore that was made to be exported cannot be.
+const NO_BRIDGE: vk::Result = vk::Result::ERROR_INITIALIZATION_FAILED;
+
+/// A queue that binds.
+pub struct Queue {
+    /// Names the queue in the log of the address space.
+    number: u32,
+    payloads: Arc<Payloads>,
+    /// With a bind queue of its own, where the kernel has several for an address space.
+    vm: Arc<dyn Vm>,
+    before: Option<Arc<dyn Before>>,
+    /// The call's, of which there is one at a time.
+    scratch: Mutex<Scratch>,
+    state: Mutex<State>,
+    /// Work for the worker, or an end of it.
+    wake: Condvar,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    spare: Spare,
+}
+
+/// A group's points in the kernel's terms; kept for its memory.
+#[derive(Default)]
+struct Scratch {
+    waits: Vec<SyncPoint>,
+    signals: Vec<SyncPoint>,
+    /// The binary ones of `waits`, which have to be taken back to unsignalled.
+    binary: Vec<SyncobjHandle>,
+    bridge: Option<Bridge>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Behind each other.
+    parked: VecDeque<Parked>,
+    stop: bool,
+    /// [`Before::state`] as of the last bind.
+    before: u64,
+    /// Kept for its memory.
+    batch: Vec<BindOp>,
+}
+
+/// A group that waits for what nobody has submitted yet.
+struct Parked {
+    waits: Vec<SyncPoint>,
+    wants: Vec<Want>,
+    signals: Vec<SyncPoint>,
+    /// What of the waits belongs to the group: payloads of binary semaphores, which the application has back already.
+    _taken: Vec<Syncobj>,
+}
+
+/// Timeline semaphores of ours, for waits and signals that only the driver can do.
+struct Bridge {
+    begun: vk::Semaphore,
+    bound: vk::Semaphore,
+    number: u64,
+}
+
+/// Signals that only the driver can make.
+#[derive(Default)]
+struct DriverSignals {
+    semaphores: Vec<vk::Semaphore>,
+    values: Vec<u64>,
+    fence: vk::Fence,
+    /// What they come behind.
+    bound: vk::Semaphore,
+    number: u64,
+}
+
+impl Queue {
+    /// `vm` must have a bind queue that nobody else uses, unless the kernel has only one.
+    pub fn new(
+        number: u32,
+        payloads: Arc<Payloads>,
+        vm: Arc<dyn Vm>,
+        before: Option<Arc<dyn Before>>,
+    ) -> Self {
+        Self {
+            number,
+            payloads,
+            vm,
+            before,
+            scratch: Mutex::default(),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            worker: Mutex::default(),
+            spare: Spare::default(),
+        }
+    }
+
+    fn node(&self) -> &dyn Node {
+        &**self.payloads.node()
+    }
+
+    /// Hands a group to the kernel. On an error nothing has happened.
+    fn hand_over(
+        &self,
+        sparse: &Sparse,
+        state: &mut State,
+        waits: &[SyncPoint],
+        wants: &[Want],
+        signals: &[SyncPoint],
+    ) -> Result<(), BindError> {
+        let State { before, batch, .. } = state;
+        let now = self.before.as_ref().map_or(0, |driver| driver.state());
+        let behind = self.before.as_deref().filter(|_| now != *before);
+        let mut carrier = Queued::new(&*self.vm, batch, behind, waits, signals);
+        sparse.stats.bind(|| sparse.address_space.bind_through(self.number, wants, &mut carrier))?;
+        if carrier.came_behind() {
+            *before = now;
+        }
+        Ok(())
+    }
+
+    /// Hands a group to the kernel in its turn; false where that has not come, or there is nothing to wait for yet.
+    fn bind_or_wait(&self, sparse: &Sparse, scratch: &Scratch, wants: &[Want]) -> Result<bool, BindError> {
+        let mut state = self.state.lock();
+        if !state.parked.is_empty() {
+            return Ok(false);
+        }
+        let mut bind = || self.hand_over(sparse, &mut state, &scratch.waits, wants, &scratch.signals);
+        match bind() {
+            Ok(()) => Ok(true),
+            Err(BindError::Refused(Errno::INVAL)) if self.are_early(&scratch.waits) => Ok(false),
+            // It may have been submitted since.
+            Err(BindError::Refused(Errno::INVAL)) if !scratch.waits.is_empty() => bind().map(|()| true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether waits were refused because of what nobody has submitted yet.
+    fn are_early(&self, waits: &[SyncPoint]) -> bool {
+        let poll = Wait::MATERIALISED.within(Duration::ZERO);
+        !waits.is_empty() && syncobj::wait(self.node(), waits, poll) == Ok(Waited::TimedOut)
+    }
+
+    /// Puts a group behind the ones that wait already.
+    fn park(
+        self: &Arc<Self>,
+        d: &Arc<Device>,
+        scratch: &Scratch,
+        wants: Vec<Want>,
+    ) -> Result<(), vk::Result> {
+        self.start_worker(d)?;
+        let mut waits = scratch.waits.clone();
+        let mut taken = Vec::new();
+        // A binary semaphore is the application's again when the call returns. What it waits for has been submitted, by valid usage,
+        // if perhaps to a thread that is still on its way; no lock is held that such a thread could need.
+        for point in waits.iter_mut().filter(|point| point.point.is_none()) {
+            let own = Syncobj::create(self.payloads.node().clone(), false).map_err(refused)?;
+            syncobj::transfer(self.node(), *point, own.binary(), true).map_err(refused)?;
+            *point = own.binary();
+            taken.push(own);
+        }
+        self.reset_binary(scratch)?;
+        let signals = scratch.signals.clone();
+        self.state.lock().parked.push_back(Parked { waits, wants, signals, _taken: taken });
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// Takes binary semaphores that were waited for back to unsignalled, as a wait of Vulkan's does.
+    fn reset_binary(&self, scratch: &Scratch) -> Result<(), vk::Result> {
+        if scratch.binary.is_empty() {
+            return Ok(());
+        }
+        syncobj::reset(self.node(), &scratch.binary).map_err(refused)
+    }
+
+    fn start_worker(self: &Arc<Self>, d: &Arc<Device>) -> Result<(), vk::Result> {
+        let mut worker = self.worker.lock();
+        if worker.is_none() {
+            let (queue, device) = (self.clone(), d.clone());
+            let thread = std::thread::Builder::new().name("tessera bind".into());
+            let started = thread.spawn(move || queue.work(&device)).map_err(|error| {
+                tracing::error!("vkQueueBindSparse: no thread for waiting binds: {error}");
+                vk::Result::ERROR_OUT_OF_HOST_MEMORY
+            })?;
+            *worker = Some(started);
+        }
+        Ok(())
+    }
+
+    fn work(&self, d: &Device) {
+        let Some(sparse) = &d.sparse else { return };
+        let mut state = self.state.lock();
+        while !state.stop {
+            let Some(first) = state.parked.front() else {
+                self.wake.wait(&mut state);
+                continue;
+            };
+            let waits = first.waits.clone();
+            let patience = Wait::MATERIALISED.within(PATIENCE);
+            let ready = MutexGuard::unlocked(&mut state, || syncobj::wait(self.node(), &waits, patience));
+            let bound = match ready {
+                Ok(Waited::TimedOut) => continue,
+                // Nobody else takes it away; and what comes next finds it here or, the lock being held, handed over.
+                Ok(Waited::Done { .. }) => {
+                    let Some(group) = state.parked.pop_front() else { continue };
+                    let bound = self.hand_over(sparse, &mut state, &group.waits, &group.wants, &group.signals);
+                    self.spare.give_back(group.wants);
+                    bound.map_err(|error| error.to_string())
+                }
+                Err(errno) => Err(errno.to_string()),
+            };
+            if let Err(error) = bound {
+                // The call returned long ago: all that is left to say is that the device is lost.
+                let why = format!("a bind that had waited for its semaphores failed: {error}");
+                sparse.address_space.lose(&why);
+                state.stop = true;
+            }
+            self.wake.notify_all();
+        }
+    }
+
+    /// The waits of a group in the kernel's terms; what only the driver can wait for is bridged.
+    fn collect_waits(
+        &self,
+        d: &Device,
+        queue: vk::Queue,
+        scratch: &mut Scratch,
+        points: Points<'_>,
+    ) -> Result<(), vk::Result> {
+        scratch.waits.clear();
+        scratch.binary.clear();
+        let mut others: (Vec<vk::Semaphore>, Vec<u64>) = Default::default();
+        for (semaphore, value) in points.iter() {
+            match self.payloads.semaphore(d, semaphore, value) {
+                Some(point) => scratch.waits.push(point),
+                None => {
+                    others.0.push(semaphore);
+                    others.1.push(value);
+                }
+            }
+        }
+        let binary = scratch.waits.iter().filter(|point| point.point.is_none());
+        scratch.binary.extend(binary.map(|point| point.syncobj));
+        if others.0.is_empty() {
+            return Ok(());
+        }
+        let (begun, number) = {
+            let bridge = self.bridge(d, scratch)?;
+            bridge.number += 1;
+            (bridge.begun, bridge.number)
+        };
+        scratch.waits.push(self.payloads.semaphore(d, begun, number).ok_or(NO_BRIDGE)?);
+        let (signals, values) = ([begun], [number]);
+        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+            .wait_semaphore_values(&others.1)
+            .signal_semaphore_values(&values);
+        let batch = vk::BindSparseInfo::default()
+            .wait_semaphores(&others.0)
+            .signal_semaphores(&signals)
+            .push_next(&mut values);
+        // No lock is held that the worker needs: the driver may wait in here for what the worker is about to signal.
+        // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
+        unsafe { d.next.queue_bind_sparse(queue, &[batch], vk::Fence::null()) }
+    }
+
+    /// The signals of a group in the kernel's terms. What only the driver can signal is returned: to be submitted behind the bind.
+    fn collect_signals(
+        &self,
+        d: &Device,
+        scratch: &mut Scratch,
+        points: Points<'_>,
+        fence: vk::Fence,
+    ) -> Result<Option<DriverSignals>, vk::Result> {
+        scratch.signals.clear();
+        let mut others = DriverSignals::default();
+        for (semaphore, value) in points.iter() {
+            match self.payloads.semaphore(d, semaphore, value) {
+                Some(point) => scratch.signals.push(point),
+                None => {
+                    others.semaphores.push(semaphore);
+                    others.values.push(value);
+                }
+            }
+        }
+        if fence != vk::Fence::null() {
+            match self.payloads.fence(d, fence) {
+                Some(point) => scratch.signals.push(point),
+                None => others.fence = fence,
+            }
+        }
+        // What is signalled in the same breath stays signalled.
+        let signals = &scratch.signals;
+        scratch.binary.retain(|&syncobj| !signals.iter().any(|signal| signal.syncobj == syncobj));
+        if others.semaphores.is_empty() && others.fence == vk::Fence::null() {
+            return Ok(None);
+        }
+        let bridge = self.bridge(d, scratch)?;
+        bridge.number += 1;
+        (others.bound, others.number) = (bridge.bound, bridge.number);
+        let point = self.payloads.semaphore(d, others.bound, others.number).ok_or(NO_BRIDGE)?;
+        scratch.signals.push(point);
+        Ok(Some(others))
+    }
+
+    /// The bridge, made when it is first needed.
+    fn bridge<'a>(&self, d: &Device, scratch: &'a mut Scratch) -> Result<&'a mut Bridge, vk::Result> {
+        if scratch.bridge.is_none() {
+            let make = || {
+                let mut timeline =
+                    vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+                let info = vk::SemaphoreCreateInfo::default().push_next(&mut timeline);
+                // SAFETY: the device has timeline semaphores on.
+                let create = |info: &vk::SemaphoreCreateInfo<'_>| unsafe { d.next.create_semaphore(info, None) };
+                // SAFETY: a valid create info.
+                unsafe { self.payloads.create_semaphore(&info, create) }
+            };
+            let begun = make()?;
+            let bound = make().inspect_err(|_| self.destroy(d, begun))?;
+            scratch.bridge = Some(Bridge { begun, bound, number: 0 });
+        }
+        scratch.bridge.as_mut().ok_or(NO_BRIDGE)
+    }
+
+    fn destroy(&self, d: &Device, semaphore: vk::Semaphore) {
+        self.payloads.forget_semaphore(semaphore);
+        // SAFETY: our semaphore, which nothing uses any more.
+        unsafe { d.next.destroy_semaphore(semaphore, None) };
+    }
+}
+
+impl DriverSignals {
+    fn submit(&self, d: &Device, queue: vk::Queue) -> Result<(), vk::Result> {
+        let (waits, values) = ([self.bound], [self.number]);
+        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+            .wait_semaphore_values(&values)
+            .signal_semaphore_values(&self.values);
+        let batch = vk::BindSparseInfo::default()
+            .wait_semaphores(&waits)
+            .signal_semaphores(&self.semaphores)
+            .push_next(&mut values);
+        // SAFETY: the application owns the queue during its call; the semaphores and the fence are its own or ours.
+        unsafe { d.next.queue_bind_sparse(queue, &[batch], self.fence) }
+    }
+}
+
+fn refused(errno: Errno) -> vk::Result {
+    tracing::error!("vkQueueBindSparse: the kernel refuses a semaphore: {errno}");
+    if errno == Errno::NOMEM { vk::Result::ERROR_OUT_OF_HOST_MEMORY } else { vk::Result::ERROR_UNKNOWN }
+}
+
+impl BindQueue for Queue {
+    fn submit(
+        self: Arc<Self>,
+        d: &Arc<Device>,
+        sparse: &Sparse,
+        queue: vk::Queue,
+        group: Group<'_>,
+        fence: vk::Fence,
+    ) -> Result<(), vk::Result> {
+        let scratch = &mut *self.scratch.lock();
+        self.collect_waits(d, queue, scratch, group.waits)?;
+        let others = self.collect_signals(d, scratch, group.signals, fence)?;
+        match self.bind_or_wait(sparse, scratch, &group.wants) {
+            Ok(true) => {
+                self.reset_binary(scratch)?;
+                self.spare.give_back(group.wants);
+            }
+            Ok(false) => self.park(d, scratch, group.wants)?,
+            Err(error) => {
+                tracing::error!("vkQueueBindSparse: {error}");
+                return Err(sparse.bind_result(&error));
+            }
+        }
+        others.map_or(Ok(()), |others| others.submit(d, queue))
+    }
+
+    fn spare(&self) -> &Spare {
+        &self.spare
+    }
+
+    fn wait_idle(&self) -> Result<(), vk::Result> {
+        let mut state = self.state.lock();
+        while !state.parked.is_empty() && !state.stop {
+            self.wake.wait(&mut state);
+        }
+        drop(state);
+        let wait = || {
+            let over = Syncobj::create(self.payloads.node().clone(), false)?;
+            self.vm.bind_async(&[], &[], &[over.binary()])?;
+            over.wait(None, Wait::ALL)
+        };
+        wait().map(drop).map_err(|errno| {
+            tracing::error!("waiting for binds: {errno}");
+            if errno == Errno::PIPE {
+                vk::Result::ERROR_DEVICE_LOST
+            } else {
+                vk::Result::ERROR_OUT_OF_HOST_MEMORY
+            }
+        })
+    }
+
+    fn release(&self, d: &Device) {
+        self.state.lock().stop = true;
+        self.wake.notify_all();
+        if let Some(worker) = self.worker.lock().take()
+            && worker.join().is_err()
+        {
+            tracing::error!("the thread for waiting binds had a fault; please report it");
+        }
+        if let Some(bridge) = self.scratch.lock().bridge.take() {
+            self.destroy(d, bridge.begun);
+            self.destroy(d, bridge.bound);
+        }
+    }
+}
