@@ -345,6 +345,7 @@ impl AddressSpace {
     ) -> Result<(), BindError> {
         let plan = state.plan(wants, self.freed)?;
         let job = state.mirror.prepare(plan)?;
+        let at_once = carrier.is_none();
         let result = match carrier {
             Some(carrier) => self.execute(state, job, carrier),
             None => self.execute(state, job, &mut **self.home.lock()),
@@ -353,7 +354,9 @@ impl AddressSpace {
         if let Err(BindError::Lost(why)) = &result {
             self.lose_locked(state, why);
         }
-        self.verify(state);
+        if at_once {
+            self.verify(state);
+        }
         result.map(|plan| state.planner.recycle(plan))
     }
 
@@ -408,6 +411,13 @@ impl AddressSpace {
         state.mirror.commit_first(back, undone.ops)?;
         state.refresh_residency(plan.ops());
         undone.end.map_err(BindError::Refused)
+    }
+
+    /// Compares mirror and page table, where somebody wants that (`TESSERA_VERIFY`), when everything that was queued is in force.
+    pub fn verify_idle(&self) {
+        if self.verifier.is_some() && !self.is_lost() {
+            self.verify(&mut self.state.lock());
+        }
     }
 
     fn verify(&self, state: &mut State) {

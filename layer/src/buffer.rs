@@ -1,11 +1,12 @@
 //! Sparse buffers: an adapter makes them and learns where they are, the layer owns what is bound.
 
 use crate::added::sharing;
+use crate::address_space::BoId;
 use crate::device::{Sparse, on_device};
 use crate::icd::lavapipe;
 use crate::resource::{self, CreateError};
 use ash::vk;
-use gpuvm::VaRange;
+use gpuvm::{OpKind, VaRange};
 
 /// The flags that make a buffer sparse.
 pub const SPARSE: vk::BufferCreateFlags = vk::BufferCreateFlags::from_raw(
@@ -22,6 +23,8 @@ pub struct Buffer {
     pub range: VaRange,
     /// Bytes that binds are multiples of.
     pub alignment: u64,
+    /// What is where no memory is bound.
+    pub unbound: OpKind<BoId>,
     /// What the queries for memory requirements answer, where that is not for the driver to say.
     pub requirements: Option<vk::MemoryRequirements>,
     /// Where the driver has a plain buffer.
@@ -87,11 +90,11 @@ pub(crate) unsafe extern "system" fn destroy_buffer(
 ) {
     on_device(device, "vkDestroyBuffer", |d, sparse| {
         let record = sparse.and_then(|sparse| Some((sparse, sparse.buffers.remove(buffer)?)));
+        if let Some((sparse, record)) = &record {
+            sparse.icd.release_buffer(d, sparse, record);
+        }
         // SAFETY: the application's valid arguments, handed on.
         unsafe { (d.next.fp_v1_0().destroy_buffer)(device, buffer, allocator) };
-        if let Some((sparse, record)) = record {
-            sparse.icd.release_buffer(d, sparse, &record);
-        }
     });
 }
 

@@ -185,8 +185,8 @@ impl<'a> Queued<'a> {
 }
 
 impl Carrier for Queued<'_> {
-    fn carry<'c>(&mut self, chunks: &mut dyn Iterator<Item = &'c [Op<BoId>]>, objects: &Objects<'_>) -> Sent {
-        let mut sent = Sent { ops: 0, calls: 0, end: Ok(()) };
+    fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+        let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
         let mut chunks = chunks.peekable();
         let mut next = chunks.next();
         if next.is_none() && !(self.waits.is_empty() && self.signals.is_empty()) {
@@ -202,14 +202,11 @@ impl Carrier for Queued<'_> {
             sent.calls += 1;
             next = chunks.next();
         }
+        sent.pieces = sent.ops;
         sent
     }
 
-    fn carry_back<'c>(
-        &mut self,
-        chunks: &mut dyn Iterator<Item = &'c [Op<BoId>]>,
-        objects: &Objects<'_>,
-    ) -> Sent {
+    fn carry_back(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
         let (mut batch, vm) = (core::mem::take(self.batch), self.vm);
         let sent = Queued::new(vm, &mut batch, None, &[], &[]).carry(chunks, objects);
         *self.batch = batch;

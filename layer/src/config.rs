@@ -9,10 +9,12 @@ use thiserror::Error;
 /// Which kernel executes the layer's binds (`TESSERA_KERNEL`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kernel {
-    /// By driver: the emulated panthor under CPU drivers, the driver itself elsewhere.
+    /// By driver: the emulated panthor under CPU drivers, the kernel's msm under Turnip, the driver itself elsewhere.
     Auto,
     EmulatedPanthor,
     EmulatedMsm,
+    /// The kernel's msm, for Turnip.
+    Msm,
     /// The driver itself, with its own sparse binding.
     Forward,
     /// The layer stands aside for every device.
@@ -50,8 +52,8 @@ pub enum ConfigError {
     #[error("{variable}={value:?} is not one of {allowed}")]
     Value { variable: &'static str, value: String, allowed: &'static str },
     #[error(
-        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm, forward \
-         and off (real kernels come with later releases)"
+        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm, msm, forward \
+         and off"
     )]
     NotYet(&'static str),
 }
@@ -73,7 +75,7 @@ impl Config {
             Some("emulated-panthor") => Kernel::EmulatedPanthor,
             Some("off") => Kernel::Off,
             Some("panthor") => return Err(ConfigError::NotYet("panthor")),
-            Some("msm") => return Err(ConfigError::NotYet("msm")),
+            Some("msm") => Kernel::Msm,
             Some("emulated-msm") => Kernel::EmulatedMsm,
             Some("forward") => Kernel::Forward,
             Some(other) => {
@@ -177,7 +179,7 @@ mod tests {
             let message = with(&[(variable, value)]).unwrap_err().to_string();
             assert!(message.contains(variable) && message.contains(value), "{message}");
         }
-        assert!(matches!(with(&[("TESSERA_KERNEL", "msm")]), Err(ConfigError::NotYet("msm"))));
+        assert!(matches!(with(&[("TESSERA_KERNEL", "panthor")]), Err(ConfigError::NotYet("panthor"))));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl<'a> Decoder<'a> {
                 return Err(METADATA);
             }
             let size = checked_size(bind, buffer.range.len, buffer.size, buffer.alignment)?;
-            let kind = self.backing(bind.memory, bind.memory_offset, size)?;
+            let kind = self.backing(bind.memory, bind.memory_offset, size, buffer.unbound)?;
             wants.push(Want {
                 range: VaRange { start: buffer.range.start + bind.resource_offset, len: size },
                 kind,
@@ -165,12 +165,12 @@ impl<'a> Decoder<'a> {
             let metadata = bind.flags.contains(vk::SparseMemoryBindFlags::METADATA);
             if metadata || bind.resource_offset >= image.size {
                 let range = in_region(image, bind, metadata)?;
-                let kind = self.backing(bind.memory, bind.memory_offset, range.len)?;
+                let kind = self.backing(bind.memory, bind.memory_offset, range.len, image.unbound)?;
                 wants.push(Want { range, kind });
                 continue;
             }
             let size = checked_size(bind, image.size, image.size, image.alignment)?;
-            let mut kind = self.backing(bind.memory, bind.memory_offset, size)?;
+            let mut kind = self.backing(bind.memory, bind.memory_offset, size, image.unbound)?;
             let (mut offset, mut left) = (bind.resource_offset, size);
             for place in &image.opaque {
                 if left == 0 {
@@ -213,30 +213,33 @@ impl<'a> Decoder<'a> {
             let base = plane.range.start;
             let vk::ImageSubresource { mip_level, array_layer, .. } = bind.subresource;
             if let Some(at) = layout.single_block(mip_level, array_layer, bind.offset, bind.extent) {
-                let kind = self.backing(bind.memory, bind.memory_offset, block)?;
+                let kind = self.backing(bind.memory, bind.memory_offset, block, image.unbound)?;
                 wants.push(Want { range: VaRange { start: base + at, len: block }, kind });
                 continue;
             }
             let blocks = layout.blocks_of(mip_level, array_layer, bind.offset, bind.extent)?;
-            let mut kind = self.backing(bind.memory, bind.memory_offset, blocks.blocks() * block)?;
-            layout.runs(&blocks, |offset, len| {
+            let bytes = blocks.blocks() * block;
+            let kind = self.backing(bind.memory, bind.memory_offset, bytes, image.unbound)?;
+            layout.runs(&blocks, |offset, from, len| {
+                let mut kind = kind;
+                advance(&mut kind, from);
                 wants.push(Want { range: VaRange { start: base + offset, len }, kind });
-                advance(&mut kind, len);
             });
         }
         Ok(())
     }
 
-    /// What `len` bytes of memory are to the planner, or what no memory is.
+    /// What `len` bytes of memory are to the planner, or `unbound` for no memory.
     #[inline]
     fn backing(
         &mut self,
         memory: vk::DeviceMemory,
         offset: u64,
         len: u64,
+        unbound: OpKind<BoId>,
     ) -> Result<OpKind<BoId>, DecodeError> {
         if memory == vk::DeviceMemory::null() {
-            return Ok(OpKind::Null);
+            return Ok(unbound);
         }
         let last = match self.last {
             Some(last) if last.memory == memory => last,

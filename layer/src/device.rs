@@ -9,6 +9,7 @@ use crate::chain::{self, ChainCopy};
 use crate::handles::Table;
 use crate::icd::forward::Forward;
 use crate::icd::lavapipe::{self, Lavapipe};
+use crate::icd::turnip::{self, Descriptors, Turnip};
 use crate::icd::{Additions, Icd, Way};
 use crate::image::Image;
 use crate::instance::{self, Failure, Instance, guard};
@@ -19,7 +20,7 @@ use crate::semaphore::Timeline;
 use crate::stats::Stats;
 use ash::vk;
 use core::ffi::{CStr, c_char, c_void};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock};
 use thiserror::Error;
@@ -51,6 +52,9 @@ pub struct Sparse {
     pub timelines: Table<vk::Semaphore, Timeline>,
     pub stats: Stats,
 }
+
+/// Held while a driver opens its node.
+static OPENING: Mutex<()> = Mutex::new(());
 
 static DEVICES: LazyLock<RwLock<FxHashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
 
@@ -98,6 +102,7 @@ impl Sparse {
         load: impl Fn(&CStr) -> *const c_void,
         features: vk::PhysicalDeviceFeatures,
         queues: &[vk::DeviceQueueCreateInfo<'_>],
+        before: &Descriptors,
     ) -> Result<Option<Self>, SetupError> {
         let (icd, address_space): (Box<dyn Icd>, _) = match way {
             Way::Aside => return Ok(None),
@@ -109,6 +114,14 @@ impl Sparse {
                 let (icd, address_space) = Forward::start(instance, physical, queues)?;
                 (Box::new(icd), address_space)
             }
+            Way::Turnip => match Turnip::start(instance, physical, load, before) {
+                Ok((icd, address_space)) => (Box::new(icd), address_space),
+                // The driver can do it.
+                Err(error) => {
+                    tracing::info!("vkCreateDevice: left alone, {error}");
+                    return Ok(None);
+                }
+            },
         };
         Ok(Some(Self {
             features,
@@ -274,12 +287,16 @@ pub(crate) unsafe extern "system" fn create_device(
         let additions = match way {
             Way::Aside | Way::Forward => None,
             Way::Lavapipe => Some(&lavapipe::ADDITIONS),
+            Way::Turnip => Some(&turnip::ADDITIONS),
         };
         // SAFETY: as above.
         let set_loader_data = unsafe { loader::device_loader_data(info) };
         // SAFETY: as above.
         let enabled = additions.map(|additions| unsafe { Enabled::new(info, queues, additions) });
         let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
+        // A driver opens its node in here; another device's must not look like this one's.
+        let _alone = (way == Way::Turnip).then(|| OPENING.lock());
+        let before = if way == Way::Turnip { Descriptors::now() } else { Descriptors::default() };
         // SAFETY: the application's valid arguments, edited.
         let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
         if result != vk::Result::SUCCESS {
@@ -299,7 +316,7 @@ pub(crate) unsafe extern "system" fn create_device(
         let made = (|| {
             // SAFETY: the application's valid arguments.
             let created = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
-            let sparse = Sparse::new(way, &instance, physical, load, features, created)?;
+            let sparse = Sparse::new(way, &instance, physical, load, features, created, &before)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))
         })();

@@ -35,6 +35,11 @@ impl<H: Copy + Eq + Hash, T> Table<H, T> {
         Ok(made)
     }
 
+    /// What the table has now.
+    pub fn all(&self) -> Vec<Arc<T>> {
+        self.0.read().values().cloned().collect()
+    }
+
     /// Empties the table.
     pub fn take_all(&self) -> Vec<(H, Arc<T>)> {
         self.0.write().drain().collect()

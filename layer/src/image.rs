@@ -2,12 +2,13 @@
 //! bound.
 
 use crate::added::sharing;
+use crate::address_space::BoId;
 use crate::arrays::write_array;
 use crate::device::on_device;
 use crate::layout::PlaneLayout;
 use crate::resource::{self, CreateError};
 use ash::vk;
-use gpuvm::VaRange;
+use gpuvm::{OpKind, VaRange};
 
 /// The flags that make an image sparse.
 const SPARSE: vk::ImageCreateFlags = vk::ImageCreateFlags::from_raw(
@@ -31,6 +32,8 @@ pub struct Image {
     pub as_is: bool,
     /// Created with SPARSE_RESIDENCY: single blocks can be bound, and unbound ones touched.
     pub residency: bool,
+    /// What is where no memory is bound.
+    pub unbound: OpKind<BoId>,
     /// What the queries for sparse memory requirements answer, where that is not for the driver to say.
     pub requirements: Option<Vec<vk::SparseImageMemoryRequirements>>,
 }

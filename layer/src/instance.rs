@@ -1,6 +1,8 @@
 //! Instances: the chain above and below, and which physical devices the layer takes binding over from.
 
+use crate::arrays::slice;
 use crate::config::{Config, Kernel};
+use crate::icd::turnip::report::{self, Messenger};
 use crate::icd::{Way, lavapipe};
 use crate::loader::{self, DispatchKey};
 use ash::vk;
@@ -8,7 +10,7 @@ use core::ffi::{CStr, c_char};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// An instance of an application.
 pub struct Instance {
@@ -18,6 +20,8 @@ pub struct Instance {
     pub config: &'static Config,
     /// Who executes a physical device's binds, once it was asked.
     ways: Mutex<HashMap<vk::PhysicalDevice, Way>>,
+    /// Hears where drivers put their objects, once somebody wants to know; `None` where they cannot say.
+    messenger: OnceLock<Option<Messenger>>,
 }
 
 static INSTANCES: LazyLock<RwLock<HashMap<DispatchKey, Arc<Instance>>>> = LazyLock::new(RwLock::default);
@@ -82,6 +86,11 @@ impl Instance {
         Some(unsafe { core::mem::transmute_copy::<unsafe extern "system" fn(), F>(&function) })
     }
 
+    /// Whether drivers tell the layer where they put objects, from now on.
+    pub fn reports_addresses(&self) -> bool {
+        self.messenger.get_or_init(|| Messenger::new(self)).is_some()
+    }
+
     /// Who executes the binds of a physical device.
     pub fn way(&self, device: vk::PhysicalDevice) -> Way {
         *self.ways.lock().entry(device).or_insert_with(|| self.decide(device))
@@ -105,12 +114,18 @@ impl Instance {
             tracing::info!("{name:?}: left alone, it has no Vulkan 1.3");
             return Way::Aside;
         }
+        let kernel = self.config.kernel;
+        if driver.driver_id == vk::DriverId::MESA_TURNIP && matches!(kernel, Kernel::Auto | Kernel::Msm) {
+            return self.decide_turnip(device, &name);
+        }
         let has_adapter = driver.driver_id == vk::DriverId::MESA_LLVMPIPE;
-        if self.config.kernel == Kernel::Forward || (self.config.kernel == Kernel::Auto && !has_adapter) {
+        if kernel == Kernel::Forward || (kernel == Kernel::Auto && !has_adapter) {
             return self.forward(device, &name);
         }
-        if !has_adapter {
-            tracing::info!("{name:?}: left alone, an emulated kernel cannot bind for its driver");
+        if !has_adapter || kernel == Kernel::Msm {
+            tracing::info!(
+                "{name:?}: left alone, TESSERA_KERNEL names a kernel that does not bind for its driver"
+            );
             return Way::Aside;
         }
         match lavapipe::check(&self.next, device) {
@@ -136,6 +151,22 @@ impl Instance {
         }
         tracing::info!("{name:?}: tessera plans sparse binding, the driver executes it");
         Way::Forward
+    }
+}
+
+impl Instance {
+    fn decide_turnip(&self, device: vk::PhysicalDevice, name: &CStr) -> Way {
+        // SAFETY: a physical device of this instance.
+        let features = unsafe { self.next.get_physical_device_features(device) };
+        if features.sparse_binding == vk::FALSE {
+            // It opts in to VM_BIND when it opens the node, before anybody else can, or never.
+            tracing::info!(
+                "{name:?}: left alone, Turnip has no sparse binding here: it takes Mesa 25.2, Linux 6.17 and a GPU with page tables for each process"
+            );
+            return Way::Aside;
+        }
+        tracing::info!("{name:?}: sparse binding is tessera's, executed by the kernel's msm");
+        Way::Turnip
     }
 }
 
@@ -175,8 +206,24 @@ pub(crate) unsafe extern "system" fn create_instance(
         application.api_version = application.api_version.max(vk::API_VERSION_1_3);
         let mut raised = *info;
         raised.p_application_info = &raw const application;
+        // Only a real driver's objects have to be asked for.
+        let asks = matches!(config.kernel, Kernel::Auto | Kernel::Msm);
+        // SAFETY: the application's valid arguments, here and below.
+        let mut extensions =
+            unsafe { slice(info.pp_enabled_extension_names, info.enabled_extension_count) }.to_vec();
+        // SAFETY: as above.
+        if asks && !extensions.iter().any(|&name| unsafe { CStr::from_ptr(name) } == report::EXTENSION) {
+            extensions.push(report::EXTENSION.as_ptr());
+        }
+        let mut asking = raised;
+        asking.enabled_extension_count = extensions.len() as u32;
+        asking.pp_enabled_extension_names = extensions.as_ptr();
         // SAFETY: the application's valid arguments, edited.
-        let result = unsafe { create(&raw const raised, allocator, instance) };
+        let mut result = unsafe { create(&raw const asking, allocator, instance) };
+        if result == vk::Result::ERROR_EXTENSION_NOT_PRESENT && asks {
+            // SAFETY: as above.
+            result = unsafe { create(&raw const raised, allocator, instance) };
+        }
         if result != vk::Result::SUCCESS {
             return result;
         }
@@ -193,6 +240,7 @@ pub(crate) unsafe extern "system" fn create_instance(
             get_physical_device_proc_addr: link.get_physical_device_proc_addr,
             config,
             ways: Mutex::default(),
+            messenger: OnceLock::new(),
         };
         // SAFETY: the instance just made.
         INSTANCES.write().insert(unsafe { DispatchKey::of(handle) }, Arc::new(record));
@@ -211,6 +259,9 @@ pub(crate) unsafe extern "system" fn destroy_instance(
         // SAFETY: a handle of the application's.
         let record = INSTANCES.write().remove(&unsafe { DispatchKey::of(instance) });
         if let Some(record) = record {
+            if let Some(Some(messenger)) = record.messenger.get() {
+                messenger.release(&record.next);
+            }
             // SAFETY: the application's valid arguments, handed on.
             unsafe { (record.next.fp_v1_0().destroy_instance)(instance, allocator) };
         }

@@ -4,6 +4,7 @@
 //! then slice by slice of blocks. The adapter in `icd` compares it with the driver's own numbers before it is used, or uses it for
 //! addresses of its own, where that order is as good as any.
 
+use crate::tiles::Tiled;
 use ash::vk;
 
 /// Bytes of a sparse block of standard shape, of every format.
@@ -55,6 +56,8 @@ pub struct PlaneLayout {
     pub block: u64,
     /// Bytes of the whole plane.
     pub size: u64,
+    /// Where a block is not one range of bytes: its pieces. A level's strides are then those of its layers alone.
+    pub tiled: Option<Tiled>,
     /// Binary logarithms of the granularity, where it has them: a division for each axis of each bind would be seen.
     shifts: Option<[u32; 3]>,
 }
@@ -139,11 +142,11 @@ impl PlaneLayout {
         let [width, height, depth] = [granularity.width, granularity.height, granularity.depth]
             .map(|n| n.is_power_of_two().then(|| n.ilog2()));
         let shifts = width.zip(height).zip(depth).map(|((width, height), depth)| [width, height, depth]);
-        Self { granularity, levels, layers, block, size: offset, shifts }
+        Self { granularity, levels, layers, block, size: offset, tiled: None, shifts }
     }
 
     /// Bytes from the start of the plane to the one whole block that the box is: the bind that games make by the thousand. `None` for
-    /// any other box (also where blocks are no powers of two), and any that breaks a rule; [`Self::blocks_of`] tells them apart.
+    /// any other box (also where blocks are no powers of two, or in pieces), and any that breaks a rule; [`Self::blocks_of`] tells them apart.
     #[inline]
     pub fn single_block(
         &self,
@@ -152,7 +155,7 @@ impl PlaneLayout {
         offset: vk::Offset3D,
         extent: vk::Extent3D,
     ) -> Option<u64> {
-        if extent != self.granularity || layer >= self.layers {
+        if extent != self.granularity || layer >= self.layers || self.tiled.is_some() {
             return None;
         }
         let (level, shifts) = (self.levels.get(level as usize)?, self.shifts?);
@@ -221,26 +224,43 @@ impl PlaneLayout {
     }
 
     /// The byte ranges of a box, in the order in which its memory is laid out (x, then y, then z); each is a run of blocks in x,
-    /// longer where rows or slices continue. Calls `run(offset in the plane, bytes)`.
+    /// longer where rows or slices continue, or a piece of a block. Calls `run(offset in the plane, offset in the memory, bytes)`.
     #[inline]
-    pub fn runs(&self, blocks: &BlockBox, mut run: impl FnMut(u64, u64)) {
+    pub fn runs(&self, blocks: &BlockBox, mut run: impl FnMut(u64, u64, u64)) {
         let level = &self.levels[blocks.level as usize];
         let base = level.offset + u64::from(blocks.layer) * level.layer_stride;
+        if let Some(tiled) = &self.tiled {
+            let mut from = 0;
+            for y in blocks.first[1]..blocks.first[1] + blocks.count[1] {
+                for x in blocks.first[0]..blocks.first[0] + blocks.count[0] {
+                    tiled.pieces(blocks.level as usize, x, y, |at, in_block, bytes| {
+                        run(base + at, from + in_block, bytes);
+                    });
+                    from += self.block;
+                }
+            }
+            return;
+        }
         let [x, y, z] = blocks.first.map(u64::from);
         let [width, height, depth] = blocks.count.map(u64::from);
         let at = |y: u64, z: u64| base + z * level.slice_stride + y * level.row_stride + x * self.block;
+        let mut from = 0;
+        let mut next = |at, blocks| {
+            run(at, from, blocks * self.block);
+            from += blocks * self.block;
+        };
         if width * self.block < level.row_stride {
             for z in z..z + depth {
                 for y in y..y + height {
-                    run(at(y, z), width * self.block);
+                    next(at(y, z), width);
                 }
             }
         } else if width * height * self.block < level.slice_stride {
             for z in z..z + depth {
-                run(at(y, z), width * height * self.block);
+                next(at(y, z), width * height);
             }
         } else {
-            run(at(y, z), width * height * depth * self.block);
+            next(at(y, z), width * height * depth);
         }
     }
 }
@@ -312,7 +332,10 @@ mod tests {
             ];
             let wanted = BlockBox { level, layer: pick[6] % layers, first, count };
             let mut got = Vec::new();
-            plane.runs(&wanted, |offset, bytes| got.extend((0..bytes / BLOCK).map(|n| offset + n * BLOCK)));
+            plane.runs(&wanted, |offset, from, bytes| {
+                assert_eq!(from, got.len() as u64 * BLOCK);
+                got.extend((0..bytes / BLOCK).map(|n| offset + n * BLOCK));
+            });
             let mut expected = Vec::new();
             let l = plane.levels[level as usize];
             for z in first[2]..first[2] + count[2] {

@@ -35,6 +35,7 @@ mod semaphore;
 mod shader;
 mod spirv;
 mod stats;
+mod tiles;
 mod vk_registry;
 
 pub use entry::vkNegotiateLoaderLayerInterfaceVersion;

@@ -1,7 +1,7 @@
 //! Device memory: the driver allocates it, the layer makes a buffer object of it when it is bound for the first time.
 
 use crate::address_space::{BindError, BoId, Object};
-use crate::chain;
+use crate::chain::{self, ChainCopy};
 use crate::device::{Device, Sparse, on_device};
 use ash::vk;
 use core::ffi::c_void;
@@ -40,6 +40,10 @@ unsafe impl Send for MappedAt {}
 pub enum MemoryError {
     #[error("vkMapMemory failed: {0}")]
     Map(vk::Result),
+    #[error("vkGetMemoryFdKHR failed: {0}")]
+    Export(vk::Result),
+    #[error("what the driver exports is no object of its kernel's: {0}")]
+    Handle(kmd::Errno),
     #[error("the memory cannot be shared with other addresses: {0}")]
     Import(#[from] ImportError),
     #[error("the address space does not take it: {0}")]
@@ -49,8 +53,8 @@ pub enum MemoryError {
 impl MemoryError {
     pub fn result(&self) -> vk::Result {
         match self {
-            Self::Map(result) => *result,
-            Self::Import(_) => vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+            Self::Map(result) | Self::Export(result) => *result,
+            Self::Handle(_) | Self::Import(_) => vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
             Self::AddressSpace(_) => vk::Result::ERROR_UNKNOWN,
         }
     }
@@ -94,11 +98,52 @@ impl Memory {
     /// Unbinds the memory wherever it is bound, and lets go of its buffer object.
     fn release(&self, sparse: &Sparse) {
         let Some(object) = self.state.lock().object.take() else { return };
+        if sparse.icd.keeps_freed_memory() {
+            return;
+        }
         if let Err(error) = sparse.address_space.evict(object) {
             sparse
                 .address_space
                 .lose(&format!("vkFreeMemory: memory that is bound could not be unbound: {error}"));
         }
+    }
+}
+
+/// How memory is exported: what names one object of the kernel's.
+pub const EXPORT: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD;
+
+/// An allocation that can be exported.
+struct Exported<'a> {
+    info: vk::MemoryAllocateInfo<'a>,
+    _chain: ChainCopy,
+}
+
+impl<'a> Exported<'a> {
+    /// # Safety
+    /// `info` is valid with everything it points to.
+    unsafe fn new(info: &vk::MemoryAllocateInfo<'a>) -> Self {
+        // SAFETY: the caller's promise.
+        let mut chain = unsafe {
+            ChainCopy::new_until(
+                info.p_next,
+                &[
+                    vk::StructureType::EXPORT_MEMORY_ALLOCATE_INFO,
+                    vk::StructureType::IMPORT_MEMORY_FD_INFO_KHR,
+                    vk::StructureType::IMPORT_MEMORY_HOST_POINTER_INFO_EXT,
+                ],
+            )
+        };
+        let imported = chain.get_mut::<vk::ImportMemoryFdInfoKHR<'_>>().is_some()
+            || chain.get_mut::<vk::ImportMemoryHostPointerInfoEXT<'_>>().is_some();
+        if let Some(export) = chain.get_mut::<vk::ExportMemoryAllocateInfo<'_>>() {
+            export.handle_types |= EXPORT;
+        } else if !imported {
+            // What comes from elsewhere can be exported anyway, or not at all.
+            chain.push_front(vk::ExportMemoryAllocateInfo::default().handle_types(EXPORT));
+        }
+        let mut exported = *info;
+        exported.p_next = chain.as_ptr();
+        Self { info: exported, _chain: chain }
     }
 }
 
@@ -109,11 +154,17 @@ pub(crate) unsafe extern "system" fn allocate_memory(
     memory: *mut vk::DeviceMemory,
 ) -> vk::Result {
     on_device(device, "vkAllocateMemory", |d, sparse| {
-        // SAFETY: the application's valid arguments, handed on.
-        let result = unsafe { (d.next.fp_v1_0().allocate_memory)(device, info, allocator, memory) };
+        // SAFETY: the application's valid arguments, here and below.
+        let info = unsafe { &*info };
+        // SAFETY: as above.
+        let exported =
+            sparse.filter(|sparse| sparse.icd.exports_memory()).map(|_| unsafe { Exported::new(info) });
+        let down = exported.as_ref().map_or(info, |exported| &exported.info);
+        // SAFETY: as above, handed on.
+        let result = unsafe { (d.next.fp_v1_0().allocate_memory)(device, down, allocator, memory) };
         if let (Some(sparse), vk::Result::SUCCESS) = (sparse, result) {
             // SAFETY: as above, and the call succeeded.
-            let (handle, record) = unsafe { (*memory, Memory::new(&*info)) };
+            let (handle, record) = unsafe { (*memory, Memory::new(down)) };
             sparse.memories.insert(handle, record);
         }
         result

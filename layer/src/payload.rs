@@ -35,11 +35,18 @@ impl Payload {
         Self { is_timeline, syncobj: OnceLock::new() }
     }
 
-    fn syncobj(&self, node: &Arc<dyn Node>, export: impl FnOnce() -> Result<OwnedFd, vk::Result>) -> Option<&Syncobj> {
+    fn syncobj(
+        &self,
+        node: &Arc<dyn Node>,
+        export: impl FnOnce() -> Result<OwnedFd, vk::Result>,
+    ) -> Option<&Syncobj> {
         let import = || {
-            let file = export().inspect_err(|error| tracing::warn!("a semaphore or fence cannot be exported: {error}"));
+            let file = export()
+                .inspect_err(|error| tracing::warn!("a semaphore or fence cannot be exported: {error}"));
             let imported = Syncobj::import(node.clone(), file.ok()?.as_fd());
-            imported.inspect_err(|error| tracing::warn!("an exported semaphore or fence is no syncobj: {error}")).ok()
+            imported
+                .inspect_err(|error| tracing::warn!("an exported semaphore or fence is no syncobj: {error}"))
+                .ok()
         };
         self.syncobj.get_or_init(import).as_ref()
     }
@@ -61,10 +68,14 @@ impl Payloads {
     ) -> Self {
         let semaphore = |kind| {
             let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(kind);
-            let info = vk::PhysicalDeviceExternalSemaphoreInfo::default().handle_type(SEMAPHORE).push_next(&mut kind);
+            let info = vk::PhysicalDeviceExternalSemaphoreInfo::default()
+                .handle_type(SEMAPHORE)
+                .push_next(&mut kind);
             let mut properties = vk::ExternalSemaphoreProperties::default();
             // SAFETY: a physical device of this instance.
-            unsafe { instance.get_physical_device_external_semaphore_properties(physical, &info, &mut properties) };
+            unsafe {
+                instance.get_physical_device_external_semaphore_properties(physical, &info, &mut properties)
+            };
             properties.external_semaphore_features.contains(vk::ExternalSemaphoreFeatureFlags::EXPORTABLE)
         };
         let info = vk::PhysicalDeviceExternalFenceInfo::default().handle_type(FENCE);
@@ -161,7 +172,8 @@ impl Payloads {
             return create(info);
         }
         // SAFETY: the caller's promise.
-        let mut chain = unsafe { ChainCopy::new_until(info.p_next, &[vk::StructureType::EXPORT_FENCE_CREATE_INFO]) };
+        let mut chain =
+            unsafe { ChainCopy::new_until(info.p_next, &[vk::StructureType::EXPORT_FENCE_CREATE_INFO]) };
         if let Some(export) = chain.get_mut::<vk::ExportFenceCreateInfo<'_>>() {
             export.handle_types |= FENCE;
         } else {
@@ -192,7 +204,9 @@ pub(crate) unsafe extern "system" fn create_fence(
 ) -> vk::Result {
     on_device(device, "vkCreateFence", |d, sparse| {
         // SAFETY: the application's valid arguments, handed on.
-        let next = |info: &_| unsafe { (d.next.fp_v1_0().create_fence)(device, info, allocator, fence) };
+        let next = |info: &vk::FenceCreateInfo<'_>| unsafe {
+            (d.next.fp_v1_0().create_fence)(device, info, allocator, fence)
+        };
         match sparse.and_then(|sparse| sparse.icd.payloads()) {
             // SAFETY: as above; the driver has written the fence where it was made.
             Some(payloads) => unsafe {
@@ -229,7 +243,9 @@ fn replacing<F: Copy>(
 ) -> vk::Result {
     on_device(device, name.to_str().unwrap_or_default(), |d, sparse| {
         // SAFETY: the entry points below name their own function.
-        let Some(next) = (unsafe { d.next_function::<F>(name) }) else { return vk::Result::ERROR_EXTENSION_NOT_PRESENT };
+        let Some(next) = (unsafe { d.next_function::<F>(name) }) else {
+            return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
+        };
         if let Some(payloads) = sparse.and_then(|sparse| sparse.icd.payloads()) {
             payloads.forget_semaphore(semaphore);
             payloads.forget_fence(fence);
@@ -267,7 +283,9 @@ pub(crate) unsafe extern "system" fn acquire_next_image_khr(
     index: *mut u32,
 ) -> vk::Result {
     // SAFETY: the application's valid arguments, handed on.
-    let call = |next: vk::PFN_vkAcquireNextImageKHR| unsafe { next(device, swapchain, timeout, semaphore, fence, index) };
+    let call = |next: vk::PFN_vkAcquireNextImageKHR| unsafe {
+        next(device, swapchain, timeout, semaphore, fence, index)
+    };
     replacing(device, c"vkAcquireNextImageKHR", semaphore, fence, call)
 }
 

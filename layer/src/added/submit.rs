@@ -5,6 +5,7 @@ use super::{Added, choose};
 use crate::arrays::slice;
 use crate::chain;
 use crate::device::{Device, on_device};
+use crate::queue::BindQueue;
 use crate::semaphore::Points;
 use ash::vk;
 use std::sync::Arc;
@@ -251,27 +252,39 @@ fn finish(d: &Device, driver: vk::Queue, hold: impl Sized) -> Result<(), vk::Res
     }
 }
 
+/// Waits for the binds of queues too, after the driver has waited for theirs.
+fn wait_for_binds(
+    waited: vk::Result,
+    queues: impl IntoIterator<Item = Arc<Arc<dyn BindQueue>>>,
+) -> vk::Result {
+    if waited != vk::Result::SUCCESS {
+        return waited;
+    }
+    of(queues.into_iter().try_for_each(|queue| queue.wait_idle()))
+}
+
 pub(crate) unsafe extern "system" fn queue_wait_idle(queue: vk::Queue) -> vk::Result {
-    on_device(queue, "vkQueueWaitIdle", |d, _| {
-        choose(
+    on_device(queue, "vkQueueWaitIdle", |d, sparse| {
+        let driver = d.added.as_ref().map_or(queue, |added| added.driver_queue(queue));
+        let waited = choose(
             d,
             |added| {
                 // Waits for other queues' work too, which ends without help, as all that was placed does.
-                let driver = added.driver_queue(queue);
                 let turn = added.schedule.turn_after(d, queue, driver, &[]);
                 of(finish(d, driver, turn))
             },
             // SAFETY: the application's valid argument, handed on.
             || unsafe { (d.next.fp_v1_0().queue_wait_idle)(queue) },
-        )
+        );
+        wait_for_binds(waited, sparse.and_then(|sparse| sparse.queues.get(driver)))
     })
 }
 
 pub(crate) unsafe extern "system" fn device_wait_idle(device: vk::Device) -> vk::Result {
-    on_device(device, "vkDeviceWaitIdle", |d, _| {
+    on_device(device, "vkDeviceWaitIdle", |d, sparse| {
         // SAFETY: the application's valid argument, handed on.
         let next = || unsafe { (d.next.fp_v1_0().device_wait_idle)(device) };
-        choose(
+        let waited = choose(
             d,
             |added| {
                 // No queue may be used by others meanwhile (host synchronisation of vkDeviceWaitIdle): nothing new comes.
@@ -284,7 +297,12 @@ pub(crate) unsafe extern "system" fn device_wait_idle(device: vk::Device) -> vk:
                 added.schedule.alone(next)
             },
             next,
-        )
+        );
+        let waited = wait_for_binds(waited, sparse.iter().flat_map(|sparse| sparse.queues.all()));
+        if let Some(sparse) = sparse {
+            sparse.address_space.verify_idle();
+        }
+        waited
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod forward;
 pub mod lavapipe;
+pub mod turnip;
 
 use crate::buffer::Buffer;
 use crate::carrier::Backing;
@@ -9,6 +10,7 @@ use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse};
 use crate::image::Image;
 use crate::memory::{MappedAt, MemoryError};
+use crate::payload::Payloads;
 use crate::queue::BindQueue;
 use crate::resource::CreateError;
 use ash::vk;
@@ -24,6 +26,8 @@ pub enum Way {
     Lavapipe,
     /// The driver, which is given the plan.
     Forward,
+    /// The kernel's msm, under Turnip.
+    Turnip,
 }
 
 /// What the layer turns on for itself when a device is made.
@@ -50,7 +54,7 @@ pub trait Icd: Send + Sync {
         allocator: Option<&vk::AllocationCallbacks<'_>>,
     ) -> Result<(vk::Buffer, Buffer), CreateError>;
 
-    /// Takes back what a buffer had, after the driver's buffer is gone.
+    /// Takes the addresses of a buffer away, before the driver gives them back: they may belong to somebody else the next moment.
     fn release_buffer(&self, d: &Device, sparse: &Sparse, buffer: &Buffer);
 
     /// What a sparse buffer with this create info needs, where that is not for the driver to say: `ask` gives the driver's answer for
@@ -98,6 +102,21 @@ pub trait Icd: Send + Sync {
         size: u64,
         mapped: Option<MappedAt>,
     ) -> Result<Backing, MemoryError>;
+
+    /// Semaphores and fences as the kernel knows them, where binds are the kernel's.
+    fn payloads(&self) -> Option<&Payloads> {
+        None
+    }
+
+    /// Whether memory has to be exportable for the layer to bind it.
+    fn exports_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether what is bound stays so when its memory is freed: its mappings keep it.
+    fn keeps_freed_memory(&self) -> bool {
+        false
+    }
 
     /// A queue that binds; `number` names it in the log of the address space.
     fn bind_queue(&self, d: &Device, number: u32) -> Result<Arc<dyn BindQueue>, vk::Result>;

@@ -223,7 +223,8 @@ impl Queue {
                 // Nobody else takes it away; and what comes next finds it here or, the lock being held, handed over.
                 Ok(Waited::Done { .. }) => {
                     let Some(group) = state.parked.pop_front() else { continue };
-                    let bound = self.hand_over(sparse, &mut state, &group.waits, &group.wants, &group.signals);
+                    let bound =
+                        self.hand_over(sparse, &mut state, &group.waits, &group.wants, &group.signals);
                     self.spare.give_back(group.wants);
                     bound.map_err(|error| error.to_string())
                 }
@@ -330,7 +331,8 @@ impl Queue {
                     vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
                 let info = vk::SemaphoreCreateInfo::default().push_next(&mut timeline);
                 // SAFETY: the device has timeline semaphores on.
-                let create = |info: &vk::SemaphoreCreateInfo<'_>| unsafe { d.next.create_semaphore(info, None) };
+                let create =
+                    |info: &vk::SemaphoreCreateInfo<'_>| unsafe { d.next.create_semaphore(info, None) };
                 // SAFETY: a valid create info.
                 unsafe { self.payloads.create_semaphore(&info, create) }
             };

@@ -5,7 +5,7 @@ use crate::format::{self, Plane};
 use crate::image::{Image, ImagePlane, Region};
 use crate::layout::PlaneLayout;
 use ash::vk;
-use gpuvm::VaRange;
+use gpuvm::{OpKind, VaRange};
 
 /// An image before it has addresses.
 pub struct Shape {
@@ -107,6 +107,7 @@ impl Shape {
             regions: regions.collect(),
             planes,
             residency: self.residency,
+            unbound: OpKind::Null,
             as_is: self.as_is,
             requirements: None,
         }

@@ -138,8 +138,14 @@ impl Icd for Forward {
         match self.open(sparse, Resource::Buffer(handle), vec![(needs.size, part)], Vec::new()) {
             Ok(ranges) => {
                 let alignment = needs.alignment;
-                let buffer =
-                    Buffer { size: info.size, range: ranges[0], alignment, requirements: None, plain: None };
+                let buffer = Buffer {
+                    size: info.size,
+                    range: ranges[0],
+                    alignment,
+                    unbound: OpKind::Null,
+                    requirements: None,
+                    plain: None,
+                };
                 Ok((handle, buffer))
             }
             Err(error) => {

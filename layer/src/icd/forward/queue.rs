@@ -199,5 +199,5 @@ impl BindQueue for Queue {
         &self.spare
     }
 
-    fn release(&self, _device: &ash::Device) {}
+    fn release(&self, _d: &Device) {}
 }

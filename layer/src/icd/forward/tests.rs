@@ -134,7 +134,7 @@ impl Rig {
                 Bind::Blocks { at, to } => {
                     let plane = &self.image.planes[0];
                     let mut done = 0;
-                    plane.layout.as_ref().unwrap().runs(at, |offset, len| {
+                    plane.layout.as_ref().unwrap().runs(at, |offset, _, len| {
                         let range = VaRange { start: plane.range.start + offset, len };
                         wants.push(Want { range, kind: self.kind(*to, done) });
                         done += len;

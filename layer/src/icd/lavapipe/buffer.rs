@@ -10,7 +10,7 @@ use crate::layout::BLOCK;
 use crate::reservation::Reservation;
 use crate::resource::CreateError;
 use ash::vk;
-use gpuvm::VaRange;
+use gpuvm::{OpKind, VaRange};
 
 /// Bytes of a large page: a buffer that has room for one begins at one, so that page tables stay small.
 const HUGE: u64 = 2 << 20;
@@ -70,7 +70,7 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Takes the addresses back, after the driver's buffer and the window are gone.
+    /// Takes the addresses back, after the window is gone. The reservation stays until the record does.
     pub fn release(&self, d: &Device) {
         // SAFETY: only the buffer used it.
         unsafe { d.next.free_memory(self.memory, None) };
@@ -142,6 +142,7 @@ impl Lavapipe {
             return Err(error);
         }
         let plain = Plain { memory, _reservation: reservation };
-        Ok(Buffer { size, range, alignment: BLOCK, requirements: Some(wanted), plain: Some(plain) })
+        let requirements = Some(wanted);
+        Ok(Buffer { size, range, alignment: BLOCK, unbound: OpKind::Null, requirements, plain: Some(plain) })
     }
 }

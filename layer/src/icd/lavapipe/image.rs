@@ -11,6 +11,7 @@ use crate::report;
 use crate::residency::Residency;
 use crate::resource::CreateError;
 use ash::vk;
+use gpuvm::OpKind;
 
 /// What is offered for the image, with the mip tail that lavapipe does not have: every level takes whole blocks.
 pub fn requirements(
@@ -76,6 +77,7 @@ impl Lavapipe {
                     planes,
                     as_is: false,
                     residency,
+                    unbound: OpKind::Null,
                     requirements: Some(requirements),
                 };
                 Ok((handle, image))

@@ -1,0 +1,172 @@
+//! A device with sparse binding, as any application makes one.
+
+use crate::node::Node;
+use anyhow::{Context as _, Result, bail, ensure};
+use ash::vk;
+
+/// Bytes of a sparse block.
+pub const BLOCK: u64 = 64 << 10;
+/// Bytes of the memory that steps bind.
+pub const POOL: u64 = 128 << 20;
+
+/// The device, a queue that binds, and memory to bind.
+pub struct Gpu {
+    _entry: ash::Entry,
+    instance: ash::Instance,
+    pub device: ash::Device,
+    pub features: vk::PhysicalDeviceFeatures,
+    /// Of a family that binds and does nothing else.
+    pub queue: vk::Queue,
+    /// Of one that does everything.
+    pub other: vk::Queue,
+    pub memory: vk::DeviceMemory,
+    pub node: Node,
+}
+
+impl Gpu {
+    pub fn new() -> Result<Self> {
+        // SAFETY: the system's loader; this function and the ones below follow Vulkan's rules for the handles that they make.
+        unsafe {
+            let entry = ash::Entry::load().context("the Vulkan loader")?;
+            let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+            let info = vk::InstanceCreateInfo::default().application_info(&application);
+            let instance = entry.create_instance(&info, None)?;
+            let node = Node::find()?;
+            let physical = instance.enumerate_physical_devices()?;
+            let physical = *physical.first().context("no Vulkan device")?;
+            let features = instance.get_physical_device_features(physical);
+            ensure!(features.sparse_binding == vk::TRUE, "the driver has no sparse binding");
+            let families = instance.get_physical_device_queue_family_properties(physical);
+            let with = |wanted: vk::QueueFlags, not: vk::QueueFlags| {
+                let found = families.iter().position(|family| {
+                    family.queue_flags.contains(wanted) && !family.queue_flags.intersects(not)
+                });
+                found.map(|index| index as u32).context("no such queue family")
+            };
+            let sparse = with(vk::QueueFlags::SPARSE_BINDING, vk::QueueFlags::GRAPHICS)?;
+            let general = with(vk::QueueFlags::GRAPHICS, vk::QueueFlags::empty())?;
+            let priorities = [1.0];
+            let queues = [sparse, general].map(|family| {
+                vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities)
+            });
+            let mut timelines =
+                vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+            let extensions = [ash::khr::external_semaphore_fd::NAME.as_ptr()];
+            let info = vk::DeviceCreateInfo::default()
+                .queue_create_infos(&queues)
+                .enabled_features(&features)
+                .enabled_extension_names(&extensions)
+                .push_next(&mut timelines);
+            let device = instance.create_device(physical, &info, None)?;
+            let info = vk::MemoryAllocateInfo::default().allocation_size(POOL);
+            let memory = device.allocate_memory(&info, None)?;
+            let (queue, other) = (device.get_device_queue(sparse, 0), device.get_device_queue(general, 0));
+            Ok(Self { _entry: entry, instance, device, features, queue, other, memory, node })
+        }
+    }
+
+    /// The instance's function of this name, of an extension of the device.
+    pub fn semaphore_fd(&self) -> ash::khr::external_semaphore_fd::Device {
+        ash::khr::external_semaphore_fd::Device::new(&self.instance, &self.device)
+    }
+
+    pub fn buffer(&self, size: u64, flags: vk::BufferCreateFlags) -> Result<vk::Buffer> {
+        let usage = vk::BufferUsageFlags::STORAGE_BUFFER | vk::BufferUsageFlags::TRANSFER_DST;
+        let flags = flags | vk::BufferCreateFlags::SPARSE_BINDING;
+        let info = vk::BufferCreateInfo::default().flags(flags).size(size).usage(usage);
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.device.create_buffer(&info, None)? })
+    }
+
+    pub fn residency_buffer(&self, size: u64) -> Result<vk::Buffer> {
+        self.buffer(size, vk::BufferCreateFlags::SPARSE_RESIDENCY | self.aliased())
+    }
+
+    /// Memory may be bound in two places.
+    fn aliased(&self) -> vk::BufferCreateFlags {
+        if self.features.sparse_residency_aliased == vk::TRUE {
+            vk::BufferCreateFlags::SPARSE_ALIASED
+        } else {
+            vk::BufferCreateFlags::empty()
+        }
+    }
+
+    pub fn image(&self, format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> Result<vk::Image> {
+        let info = vk::ImageCreateInfo::default()
+            .flags(vk::ImageCreateFlags::SPARSE_BINDING | vk::ImageCreateFlags::SPARSE_RESIDENCY)
+            .image_type(vk::ImageType::TYPE_2D)
+            .format(format)
+            .extent(vk::Extent3D { width: size[0], height: size[1], depth: 1 })
+            .mip_levels(levels)
+            .array_layers(layers)
+            .samples(vk::SampleCountFlags::TYPE_1)
+            .usage(vk::ImageUsageFlags::SAMPLED | vk::ImageUsageFlags::TRANSFER_DST);
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.device.create_image(&info, None)? })
+    }
+
+    /// Binds, and waits until that is done.
+    pub fn bind(&self, infos: &[vk::BindSparseInfo<'_>]) -> Result<()> {
+        // SAFETY: valid infos; nobody else uses the queue.
+        unsafe {
+            let fence = self.device.create_fence(&vk::FenceCreateInfo::default(), None)?;
+            self.device.queue_bind_sparse(self.queue, infos, fence)?;
+            let waited = self.device.wait_for_fences(&[fence], true, 10_000_000_000);
+            self.device.destroy_fence(fence, None);
+            match waited {
+                Ok(()) => Ok(()),
+                Err(vk::Result::TIMEOUT) => bail!("a bind does not end"),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+
+    pub fn bind_buffer(&self, buffer: vk::Buffer, binds: &[vk::SparseMemoryBind]) -> Result<()> {
+        let buffers = [vk::SparseBufferMemoryBindInfo::default().buffer(buffer).binds(binds)];
+        self.bind(&[vk::BindSparseInfo::default().buffer_binds(&buffers)])
+    }
+
+    pub fn bind_blocks(&self, image: vk::Image, binds: &[vk::SparseImageMemoryBind]) -> Result<()> {
+        let images = [vk::SparseImageMemoryBindInfo::default().image(image).binds(binds)];
+        self.bind(&[vk::BindSparseInfo::default().image_binds(&images)])
+    }
+
+    pub fn bind_opaque(&self, image: vk::Image, binds: &[vk::SparseMemoryBind]) -> Result<()> {
+        let images = [vk::SparseImageOpaqueMemoryBindInfo::default().image(image).binds(binds)];
+        self.bind(&[vk::BindSparseInfo::default().image_opaque_binds(&images)])
+    }
+
+    /// A bind of a buffer's bytes.
+    pub fn part(&self, offset: u64, size: u64, memory_offset: u64) -> vk::SparseMemoryBind {
+        vk::SparseMemoryBind::default()
+            .resource_offset(offset)
+            .size(size)
+            .memory(self.memory)
+            .memory_offset(memory_offset)
+    }
+
+    pub fn timeline(&self) -> Result<vk::Semaphore> {
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.device.create_semaphore(&info, None)? })
+    }
+
+    pub fn semaphore(&self) -> Result<vk::Semaphore> {
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.device.create_semaphore(&vk::SemaphoreCreateInfo::default(), None)? })
+    }
+
+    /// Waits until a timeline has come to a value.
+    pub fn wait(&self, semaphore: vk::Semaphore, value: u64) -> Result<()> {
+        let (semaphores, values) = ([semaphore], [value]);
+        let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
+        // SAFETY: a semaphore of the device.
+        unsafe { self.device.wait_semaphores(&info, 10_000_000_000) }.context("a semaphore is not signalled")
+    }
+}
+
+/// No memory.
+pub fn unbind(offset: u64, size: u64) -> vk::SparseMemoryBind {
+    vk::SparseMemoryBind::default().resource_offset(offset).size(size)
+}

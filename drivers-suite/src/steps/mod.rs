@@ -1,0 +1,59 @@
+//! What a program does with sparse binding, in steps: the page table after each one is compared.
+
+mod buffers;
+mod images;
+mod sync;
+
+use crate::gpu::Gpu;
+use anyhow::Result;
+
+/// The fewest operations that a step takes, where one is known. Each bind of the driver's own for resources and memory counts too.
+pub type Fewest = Option<u64>;
+
+/// A step: does something, and leaves what it made in place, so that the page table shows it.
+pub struct Step {
+    pub name: &'static str,
+    /// Done before counting.
+    pub prepare: fn(&Gpu) -> Result<Resources>,
+    pub run: fn(&Gpu, &Resources) -> Result<()>,
+    pub fewest: Fewest,
+}
+
+/// What a step works on; destroyed after it was looked at.
+#[derive(Default)]
+pub struct Resources {
+    pub buffers: Vec<ash::vk::Buffer>,
+    pub images: Vec<ash::vk::Image>,
+    pub semaphores: Vec<ash::vk::Semaphore>,
+}
+
+impl Resources {
+    pub fn destroy(self, gpu: &Gpu) {
+        // SAFETY: the step is over, with everything that it submitted.
+        unsafe {
+            self.buffers.iter().for_each(|&buffer| gpu.device.destroy_buffer(buffer, None));
+            self.images.iter().for_each(|&image| gpu.device.destroy_image(image, None));
+            self.semaphores.iter().for_each(|&semaphore| gpu.device.destroy_semaphore(semaphore, None));
+        }
+    }
+}
+
+/// All steps, in their order.
+pub fn all() -> impl Iterator<Item = Step> {
+    buffers::steps().into_iter().chain(images::steps()).chain(sync::steps())
+}
+
+/// A fixed shuffle of `0..count`.
+fn shuffled(count: u64) -> Vec<u64> {
+    let mut order: Vec<u64> = (0..count).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for i in (1..order.len()).rev() {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        order.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
+    }
+    order
+}

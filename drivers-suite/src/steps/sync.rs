@@ -1,0 +1,193 @@
+//! Semaphores, fences, and the order of things.
+
+use super::{Resources, Step};
+use crate::gpu::{BLOCK, Gpu};
+use anyhow::{Result, ensure};
+use ash::vk;
+
+const SIZE: u64 = 64 * BLOCK;
+
+fn with_semaphores(gpu: &Gpu) -> Result<Resources> {
+    Ok(Resources {
+        buffers: vec![gpu.residency_buffer(SIZE)?, gpu.residency_buffer(SIZE)?],
+        semaphores: vec![gpu.timeline()?, gpu.timeline()?, gpu.semaphore()?, gpu.semaphore()?],
+        ..Default::default()
+    })
+}
+
+/// What a batch waits for and signals; values count for timelines.
+#[derive(Clone, Copy, Default)]
+struct Points<'a> {
+    waits: &'a [(vk::Semaphore, u64)],
+    signals: &'a [(vk::Semaphore, u64)],
+}
+
+fn submit(
+    gpu: &Gpu,
+    queue: vk::Queue,
+    bind: Option<(vk::Buffer, vk::SparseMemoryBind)>,
+    points: Points<'_>,
+    fence: vk::Fence,
+) -> Result<()> {
+    let split = |points: &[(vk::Semaphore, u64)]| -> (Vec<_>, Vec<_>) { points.iter().copied().unzip() };
+    let (waits, signals) = (split(points.waits), split(points.signals));
+    let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+        .wait_semaphore_values(&waits.1)
+        .signal_semaphore_values(&signals.1);
+    let bind = bind.map(|(buffer, bind)| (buffer, [bind]));
+    let buffers: Vec<_> = bind
+        .iter()
+        .map(|(buffer, binds)| vk::SparseBufferMemoryBindInfo::default().buffer(*buffer).binds(binds))
+        .collect();
+    let info = vk::BindSparseInfo::default()
+        .wait_semaphores(&waits.0)
+        .buffer_binds(&buffers)
+        .signal_semaphores(&signals.0)
+        .push_next(&mut values);
+    // SAFETY: valid arguments; one thread uses the queue.
+    unsafe { gpu.device.queue_bind_sparse(queue, &[info], fence)? };
+    Ok(())
+}
+
+/// Signals a timeline by the host.
+fn signal(gpu: &Gpu, semaphore: vk::Semaphore, value: u64) -> Result<()> {
+    let info = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
+    // SAFETY: a timeline of the device, whose value grows.
+    unsafe { gpu.device.signal_semaphore(&info)? };
+    Ok(())
+}
+
+/// A wait for what is signalled later, and binds behind it; another queue goes on meanwhile.
+fn wait_before_signal(gpu: &Gpu, on: &Resources) -> Result<()> {
+    let [first, second] = on.buffers[..] else { unreachable!("made two") };
+    let [a, b, ..] = on.semaphores[..] else { unreachable!("made four") };
+    let none = vk::Fence::null();
+    let points = Points { waits: &[(a, 1)], signals: &[(b, 1)] };
+    submit(gpu, gpu.queue, Some((first, gpu.part(0, BLOCK, 0))), points, none)?;
+    let behind = Points { signals: &[(b, 2)], ..Default::default() };
+    submit(gpu, gpu.queue, Some((first, gpu.part(0, 2 * BLOCK, 8 * BLOCK))), behind, none)?;
+    let other = gpu.timeline()?;
+    let points = Points { signals: &[(other, 1)], ..Default::default() };
+    submit(gpu, gpu.other, Some((second, gpu.part(BLOCK, BLOCK, 0))), points, none)?;
+    gpu.wait(other, 1)?;
+    // SAFETY: a timeline of the device.
+    let value = unsafe { gpu.device.get_semaphore_counter_value(b)? };
+    ensure!(value == 0, "a bind did not wait");
+    signal(gpu, a, 1)?;
+    gpu.wait(b, 2)?;
+    // SAFETY: nothing is submitted any more.
+    unsafe {
+        gpu.device.queue_wait_idle(gpu.other)?;
+        gpu.device.destroy_semaphore(other, None);
+    }
+    Ok(())
+}
+
+/// Binary semaphores between two queues, again and again, and between binds and submits.
+fn binary(gpu: &Gpu, on: &Resources) -> Result<()> {
+    let [first, second] = on.buffers[..] else { unreachable!("made two") };
+    let [.., c, e] = on.semaphores[..] else { unreachable!("made four") };
+    let none = vk::Fence::null();
+    for round in 0..8 {
+        let bind = |buffer| Some((buffer, gpu.part(round * BLOCK, BLOCK, (7 - round) * BLOCK)));
+        submit(gpu, gpu.queue, bind(first), Points { signals: &[(c, 0)], ..Default::default() }, none)?;
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+        let (waits, signals) = ([c], [e]);
+        let between = vk::SubmitInfo::default()
+            .wait_semaphores(&waits)
+            .wait_dst_stage_mask(&stages)
+            .signal_semaphores(&signals);
+        // SAFETY: valid arguments; one thread uses the queue.
+        unsafe { gpu.device.queue_submit(gpu.other, &[between], none)? };
+        submit(gpu, gpu.queue, bind(second), Points { waits: &[(e, 0)], ..Default::default() }, none)?;
+    }
+    // SAFETY: the device is alive.
+    unsafe { gpu.device.device_wait_idle()? };
+    Ok(())
+}
+
+/// A fence and no bind; a bind and nothing else, and waiting for the queue.
+fn idle(gpu: &Gpu, on: &Resources) -> Result<()> {
+    gpu.bind(&[])?;
+    gpu.bind(&[vk::BindSparseInfo::default()])?;
+    submit(
+        gpu,
+        gpu.queue,
+        Some((on.buffers[0], gpu.part(0, BLOCK, 0))),
+        Points::default(),
+        vk::Fence::null(),
+    )?;
+    // SAFETY: the device is alive.
+    unsafe { gpu.device.queue_wait_idle(gpu.queue)? };
+    Ok(())
+}
+
+/// A semaphore whose payload came from elsewhere, as the presentation engine's do.
+fn imported(gpu: &Gpu, on: &Resources) -> Result<()> {
+    let [.., c, e] = on.semaphores[..] else { unreachable!("made four") };
+    let fds = gpu.semaphore_fd();
+    let kind = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+    let mut export = vk::ExportSemaphoreCreateInfo::default().handle_types(kind);
+    let info = vk::SemaphoreCreateInfo::default().push_next(&mut export);
+    // SAFETY: valid arguments; what is signalled has been submitted when it is exported.
+    unsafe {
+        let source = gpu.device.create_semaphore(&info, None)?;
+        for (round, target) in (0..).zip([c, e]) {
+            let points = Points { signals: &[(source, 0)], ..Default::default() };
+            submit(gpu, gpu.other, None, points, vk::Fence::null())?;
+            let get = vk::SemaphoreGetFdInfoKHR::default().semaphore(source).handle_type(kind);
+            let fd = fds.get_semaphore_fd(&get)?;
+            let import = vk::ImportSemaphoreFdInfoKHR::default()
+                .semaphore(target)
+                .flags(vk::SemaphoreImportFlags::TEMPORARY)
+                .handle_type(kind)
+                .fd(fd);
+            fds.import_semaphore_fd(&import)?;
+            let part = gpu.part(round * BLOCK, BLOCK, 0);
+            let points = Points { waits: &[(target, 0)], ..Default::default() };
+            submit(gpu, gpu.queue, Some((on.buffers[0], part)), points, vk::Fence::null())?;
+            // The semaphore has its own payload back.
+            let points = Points { signals: &[(target, 0)], ..Default::default() };
+            submit(gpu, gpu.queue, None, points, vk::Fence::null())?;
+            let points = Points { waits: &[(target, 0)], ..Default::default() };
+            submit(gpu, gpu.other, None, points, vk::Fence::null())?;
+        }
+        gpu.device.device_wait_idle()?;
+        gpu.device.destroy_semaphore(source, None);
+    }
+    Ok(())
+}
+
+/// Binds right after creation while the driver's own job is still held up: they must not come before it.
+fn right_after_creation(gpu: &Gpu, on: &Resources) -> Result<()> {
+    let &timeline = on.semaphores.first().ok_or_else(|| anyhow::anyhow!("no semaphore"))?;
+    gpu.node.hold(true);
+    let buffer = gpu.residency_buffer(SIZE);
+    let bound = buffer.and_then(|buffer| {
+        let points = Points { signals: &[(timeline, 1)], ..Default::default() };
+        submit(gpu, gpu.queue, Some((buffer, gpu.part(0, SIZE, 0))), points, vk::Fence::null())?;
+        Ok(buffer)
+    });
+    gpu.node.hold(false);
+    let buffer = bound?;
+    gpu.wait(timeline, 1)?;
+    let table = gpu.node.page_table()?;
+    // SAFETY: the bind is over.
+    unsafe { gpu.device.destroy_buffer(buffer, None) };
+    ensure!(
+        table.iter().any(|mapping| mapping.len >= SIZE && mapping.object.is_some()),
+        "the driver's own mapping is where a bind should be"
+    );
+    Ok(())
+}
+
+pub fn steps() -> Vec<Step> {
+    let step = |name, run, fewest| Step { name, prepare: with_semaphores, run, fewest };
+    vec![
+        step("wait before signal", wait_before_signal, None),
+        step("binary semaphores", binary, None),
+        step("fences and idle", idle, None),
+        step("imported semaphores", imported, None),
+        step("right after creation", right_after_creation, None),
+    ]
+}
