@@ -12,7 +12,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `TESSERA_EMULATE` | `msm:a630`, `a660`, `a702`, `a730`, `a740`, `a750`, with `,hbb=BIT,swizzle=MASK,macrotile=0\|1,prr=0\|1`; `panthor:g310`, `g610`, `g710`, with `,minor=8\|9`. Without it, the library does nothing; with another value, it says so and does nothing |
+//! | `TESSERA_EMULATE` | `msm:a630`, `a660`, `a702`, `a730`, `a740`, `a750`, with `,hbb=BIT,swizzle=MASK,macrotile=0\|1,prr=0\|1`; `panthor:g310`, `g610`, with `,minor=8\|9`. Without it, the library does nothing; with another value, it says so and does nothing |
 //! | `TESSERA_EMULATE_LOG` | a file, or `-` for stderr: every ioctl, and a summary |
 //! | `TESSERA_EMULATE_DUMP` | a file: the page tables of each open file of the node when it is closed, or at the end |
 //! | `TESSERA_EMULATE_FAULT` | `alloc:N`, `op:N`, `ioctl:N`, `job:N`, with commas: the N-th of them fails |

@@ -20,11 +20,8 @@ impl Mali {
     /// Mali-G310 with one core. What its other registers hold is taken from the G610, which has the same architecture.
     pub const G310: Self = Self { name: "g310", gpu_id: 0xac74_0000, shader_present: 1, minor: 9 };
 
-    /// Mali-G710 with seven cores; other registers as with the G310.
-    pub const G710: Self = Self { name: "g710", gpu_id: 0xa862_0000, shader_present: 0x5_5555, minor: 9 };
-
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::G310, Self::G610, Self::G710];
+    pub const ALL: [Self; 2] = [Self::G310, Self::G610];
 
     /// The GPU with this name.
     pub fn find(name: &str) -> Option<Self> {
