@@ -85,3 +85,45 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::channel::encode;
+
+    /// The guest's side: appends frames, then says how far they go.
+    fn send(memory: &File, end: &mut u64, frames: &[(Kind, &[u8])]) {
+        let start = map::CHANNEL.start - map::RAM.start;
+        for word in frames.iter().flat_map(|(kind, payload)| encode(*kind, payload)) {
+            memory.write_all_at(&word.to_le_bytes(), start + DATA + *end).unwrap();
+            *end += 4;
+        }
+        memory.write_all_at(&(*end as u32).to_le_bytes(), start).unwrap();
+    }
+
+    #[test]
+    fn frames_become_events() {
+        let memory = tempfile::tempfile().unwrap();
+        memory.set_len(map::RAM.end - map::RAM.start).unwrap();
+        let (mut reader, mut end) = (Reader::new(memory.try_clone().unwrap()), 0);
+        assert!(reader.read().unwrap().is_empty());
+
+        send(&memory, &mut end, &[(Kind::Stdout, b"hello"), (Kind::FileName, b"a"), (Kind::FileData, b"12")]);
+        let events = reader.read().unwrap();
+        assert!(matches!(&events[..], [Event::Output { error: false, data }] if data == b"hello"));
+        // A file is complete when something else follows.
+        send(
+            &memory,
+            &mut end,
+            &[(Kind::FileData, b"345"), (Kind::FileName, b"b"), (Kind::Status, &[3, 0, 0, 0])],
+        );
+        let events = reader.read().unwrap();
+        let [Event::File { name: a, data }, Event::File { name: b, data: none }, Event::Status(3)] =
+            &events[..]
+        else {
+            panic!("{} events", events.len());
+        };
+        assert_eq!((&**a, &data[..], &**b, &none[..]), ("a", &b"12345"[..], "b", &b""[..]));
+        assert!(reader.read().unwrap().is_empty(), "nothing comes twice");
+    }
+}

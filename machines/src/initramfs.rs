@@ -55,3 +55,35 @@ impl Initramfs {
         writer.write_all(data).and_then(|()| writer.finish().map(drop)).expect("a vector takes everything");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_come_before_what_is_in_them() {
+        let mut initramfs = Initramfs::new();
+        initramfs.file("/init", b"first".to_vec());
+        initramfs.file("/lib/modules/a.ko", b"module".to_vec());
+        initramfs.file("/lib/modules/b.ko", vec![]);
+        let archive = initramfs.finish().unwrap();
+        let (mut rest, mut seen) = (&archive[..], Vec::new());
+        loop {
+            let reader = newc::Reader::new(rest).unwrap();
+            let entry = reader.entry();
+            if entry.is_trailer() {
+                break;
+            }
+            seen.push((entry.name().to_owned(), entry.mode(), entry.file_size()));
+            rest = reader.finish().unwrap();
+        }
+        let expected = [
+            ("init", FILE, 5),
+            ("lib", FOLDER, 0),
+            ("lib/modules", FOLDER, 0),
+            ("lib/modules/a.ko", FILE, 6),
+            ("lib/modules/b.ko", FILE, 0),
+        ];
+        assert_eq!(seen, expected.map(|(name, mode, len)| (name.to_owned(), mode, len)));
+    }
+}

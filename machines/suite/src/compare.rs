@@ -62,7 +62,7 @@ pub fn compare(script: &[Step], emulated: Config) -> Result<Tally, Difference> {
         if let (Step::BoClose { handle }, Ok(())) = (step, theirs.result) {
             names.forget((*handle).into());
         }
-        if matches!(step, Step::Bind { .. } | Step::Release | Step::VmDestroy { .. }) {
+        if matches!(step, Step::Bind { .. } | Step::Submit { .. } | Step::Release | Step::VmDestroy { .. }) {
             thread::sleep(SETTLE);
             let (theirs, ours) = (real.view(), emulated.view());
             if !names.agree(&theirs, &ours) {

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{BLOCK, Op, PAGE, Step, WINDOW};
+use super::{BLOCK, Job, Op, PAGE, Step, WINDOW};
 
 /// Steps that most scripts build on: VMs 1 and 2, objects 1 to 3 (the last of VM 1 alone), syncobjs 1 to 3.
 pub fn prelude() -> Vec<Step> {
@@ -26,6 +26,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => bind(VM_BIND_ASYNC),
         1 => select(vec![2u32, 3, u32::MAX]).prop_flat_map(bind),
         2 => vm(),
+        4 => group(),
+        1 => heap(),
         4 => object(),
         5 => syncobj(),
         1 => (handle(), point()).prop_map(|(handle, point)| Step::Hold { handle, point }),
@@ -40,6 +42,40 @@ fn vm() -> impl Strategy<Value = Step> {
         (flags, range).prop_map(|(flags, user_va_range)| Step::VmCreate { flags, user_va_range }),
         vm_id().prop_map(|id| Step::VmDestroy { id }),
         vm_id().prop_map(|id| Step::VmGetState { id }),
+    ]
+}
+
+fn group() -> impl Strategy<Value = Step> {
+    let ring = prop_oneof![10 => select(vec![4096u32, 65536]), 1 => select(vec![0u32, 5000, 2048, 131_072])];
+    let queue = (prop_oneof![10 => 0..16u8, 1 => Just(16)], ring);
+    // The higher two priorities depend on who runs the program.
+    let priority = prop_oneof![10 => 0..2u8, 1 => Just(4)];
+    let cores = select(vec![(0u8, 0u64), (1, 1), (4, 0x5_0005), (2, 1), (1, 2)]);
+    let queues = prop_oneof![12 => vec(queue.clone(), 1..4), 1 => vec(queue, 8..10), 1 => Just(vec![])];
+    let create = (queues, priority, cores, vm_id())
+        .prop_map(|(queues, priority, cores, vm)| Step::GroupCreate { queues, priority, cores, vm });
+    let job = (0..3u32, prop_oneof![20 => Just(0u32), 1 => Just(1u32 << 24)], vec(sync(), 0..3)).prop_map(
+        |(queue_index, latest_flush, syncs)| {
+            let submit = QueueSubmit { queue_index, latest_flush, ..Default::default() };
+            Job { submit, syncs }
+        },
+    );
+    let id = || prop_oneof![8 => 1..3u32, 1 => Just(0u32), 1 => Just(0x1_0001u32)];
+    prop_oneof![
+        4 => create,
+        1 => id().prop_map(|handle| Step::GroupDestroy { handle }),
+        1 => id().prop_map(|handle| Step::GroupGetState { handle }),
+        4 => (id(), vec(job, 0..4)).prop_map(|(handle, jobs)| Step::Submit { handle, jobs }),
+    ]
+}
+
+fn heap() -> impl Strategy<Value = Step> {
+    let chunks = select(vec![(1u32, 4u32), (2, 2), (0, 1), (3, 2)]);
+    let size = select(vec![128u32 << 10, 256 << 10, 8 << 20, (8 << 20) + 4096, 64 << 10, (128 << 10) + 512]);
+    let handle = select(vec![0u32, 1 << 16, (1 << 16) + 1, 2 << 16, 5 << 16]);
+    prop_oneof![
+        2 => (vm_id(), chunks, size).prop_map(|(vm, chunks, size)| Step::HeapCreate { vm, chunks, size }),
+        1 => handle.prop_map(|handle| Step::HeapDestroy { handle }),
     ]
 }
 
@@ -94,9 +130,11 @@ fn op(asynchronous: bool) -> impl Strategy<Value = Op> {
 
 /// An operation that is well formed, if its object exists.
 fn shape() -> impl Strategy<Value = VmBindOp> {
-    let map = (handle(), map_flags(), place(), size(), select(vec![0, PAGE, 2 * PAGE, BLOCK])).prop_map(
-        |(bo_handle, flags, va, size, bo_offset)| {
-            let flags = VM_BIND_OP_TYPE_MAP | flags;
+    let offset = select(vec![0, PAGE, 2 * PAGE, BLOCK]);
+    let map = (object_and_size(), map_flags(), place(), size(), offset).prop_map(
+        |((bo_handle, bo_size), flags, va, size, bo_offset)| {
+            let bo_offset = if bo_offset < bo_size { bo_offset } else { 0 };
+            let (flags, size) = (VM_BIND_OP_TYPE_MAP | flags, size.min(bo_size - bo_offset));
             VmBindOp { flags, bo_handle, bo_offset, va, size, ..Default::default() }
         },
     );
@@ -116,7 +154,7 @@ fn shape() -> impl Strategy<Value = VmBindOp> {
     prop_oneof![8 => map, 4 => sparse, 4 => unmap, 1 => sync_only]
 }
 
-/// Something that is wrong with an operation: nothing, nine times out of ten.
+/// Something that is wrong with an operation: mostly nothing.
 fn defect() -> impl Strategy<Value = fn(&mut VmBindOp)> {
     let defects: Vec<fn(&mut VmBindOp)> = vec![
         |op| op.va += 1,
@@ -133,9 +171,15 @@ fn defect() -> impl Strategy<Value = fn(&mut VmBindOp)> {
         |op| op.flags ^= VM_BIND_OP_MAP_NOEXEC,
     ];
     prop_oneof![
-        9 => Just((|_| ()) as fn(&mut VmBindOp)),
+        24 => Just((|_| ()) as fn(&mut VmBindOp)),
         1 => select(defects),
     ]
+}
+
+/// An object of the prelude with its size, or any.
+fn object_and_size() -> impl Strategy<Value = (u32, u64)> {
+    let prelude = select(vec![(1, 2 * BLOCK), (1, 2 * BLOCK), (2, 5 * PAGE), (3, BLOCK)]);
+    prop_oneof![8 => prelude, 1 => (handle(), Just(2 * BLOCK))]
 }
 
 fn map_flags() -> impl Strategy<Value = u32> {
@@ -149,10 +193,15 @@ fn sync() -> impl Strategy<Value = (u32, u32, u64)> {
         1 => Just(2u32),
         1 => Just(1u32 << 8),
     ];
-    (kind, any::<bool>(), handle(), point()).prop_map(|(kind, signal, handle, point)| {
-        // A point with a binary syncobj is an error, which should not be the rule.
-        let binary = kind == SYNC_OP_HANDLE_TYPE_SYNCOBJ && handle != 3;
-        (kind | if signal { SYNC_OP_SIGNAL } else { 0 }, handle, if binary { 0 } else { point })
+    let signal = (handle(), point()).prop_map(|(handle, point)| (SYNC_OP_SIGNAL, handle, point));
+    // What is waited for must have a fence: syncobj 2 has one from the start.
+    let wait =
+        (prop_oneof![4 => Just(2u32), 3 => handle()], point()).prop_map(|(handle, point)| (0, handle, point));
+    (kind, prop_oneof![2 => signal, 1 => wait]).prop_map(|(kind, (direction, handle, point))| {
+        // A point with a binary syncobj is an error, which should not be the rule; nor should a point of syncobj 2.
+        let binary = handle == 2 || kind == SYNC_OP_HANDLE_TYPE_SYNCOBJ && handle != 3;
+        let kind = if binary && kind == SYNC_OP_HANDLE_TYPE_TIMELINE_SYNCOBJ { 0 } else { kind };
+        (kind | direction, handle, if binary { 0 } else { point })
     })
 }
 
@@ -167,12 +216,12 @@ fn size() -> impl Strategy<Value = u64> {
 }
 
 fn vm_id() -> impl Strategy<Value = u32> {
-    prop_oneof![16 => Just(1u32), 4 => Just(2), 1 => Just(3), 1 => Just(0)]
+    prop_oneof![36 => Just(1u32), 8 => Just(2), 1 => Just(3), 1 => Just(0)]
 }
 
 /// Of an object or a syncobj.
 fn handle() -> impl Strategy<Value = u32> {
-    prop_oneof![20 => 1..4u32, 4 => 4..6u32, 1 => Just(0u32)]
+    prop_oneof![30 => 1..4u32, 2 => 4..6u32, 1 => Just(0u32)]
 }
 
 fn point() -> impl Strategy<Value = u64> {

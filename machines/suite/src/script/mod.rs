@@ -12,7 +12,7 @@ pub use play::{Player, VmView};
 use core::ops::Range;
 
 use kmd::Errno;
-use kmd::uapi::panthor::VmBindOp;
+use kmd::uapi::panthor::{QueueSubmit, VmBindOp};
 
 /// Smallest page, in bytes.
 pub const PAGE: u64 = 4096;
@@ -51,6 +51,48 @@ pub enum Step {
         flags: u32,
         /// Operations, each with its syncs.
         ops: Vec<Op>,
+    },
+    /// GROUP_CREATE.
+    GroupCreate {
+        /// Priority and size of the ring buffer of each queue.
+        queues: Vec<(u8, u32)>,
+        /// Priority of the group.
+        priority: u8,
+        /// Shader cores for compute work: most of them, and their mask.
+        cores: (u8, u64),
+        /// VM.
+        vm: u32,
+    },
+    /// GROUP_DESTROY.
+    GroupDestroy {
+        /// Group.
+        handle: u32,
+    },
+    /// GROUP_GET_STATE.
+    GroupGetState {
+        /// Group.
+        handle: u32,
+    },
+    /// GROUP_SUBMIT.
+    Submit {
+        /// Group.
+        handle: u32,
+        /// Jobs, each with its syncs.
+        jobs: Vec<Job>,
+    },
+    /// TILER_HEAP_CREATE.
+    HeapCreate {
+        /// VM.
+        vm: u32,
+        /// Chunks to start with, and at most.
+        chunks: (u32, u32),
+        /// Bytes of a chunk.
+        size: u32,
+    },
+    /// TILER_HEAP_DESTROY.
+    HeapDestroy {
+        /// Heap.
+        handle: u32,
     },
     /// BO_CREATE.
     BoCreate {
@@ -145,13 +187,25 @@ pub enum Step {
     Release,
 }
 
+/// A sync operation: flags, handle, point.
+pub type Sync = (u32, u32, u64);
+
+/// A job of GROUP_SUBMIT. Only jobs without a stream are over by themselves: nothing executes streams.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// All but the array of syncs.
+    pub submit: QueueSubmit,
+    /// Its syncs.
+    pub syncs: Vec<Sync>,
+}
+
 /// An operation of VM_BIND.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Op {
     /// All but the array of syncs.
     pub op: VmBindOp,
-    /// Flags, handle, point.
-    pub syncs: Vec<(u32, u32, u64)>,
+    /// Its syncs.
+    pub syncs: Vec<Sync>,
 }
 
 /// What a step answered: the numbers that came back, or the error. With an error, a bind also says how far it came.

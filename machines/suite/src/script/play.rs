@@ -8,7 +8,7 @@ use kmd::uapi::{user_address, user_address_mut};
 use kmd::{Errno, Request};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::{Op, Outcome, PAGE, Step, WINDOW};
+use super::{Job, Op, Outcome, PAGE, Step, Sync, WINDOW};
 use crate::kernel::{Kernel, Mapping};
 
 /// Plays the steps of one script on a kernel, and looks at what they do.
@@ -54,6 +54,41 @@ impl<K: Kernel> Player<K> {
                 self.ioctl(&mut VmGetState { vm_id: id, state: 0 }, |arg| vec![arg.state.into()])
             }
             Step::Bind { id, flags, ref ops } => self.bind(id, flags, ops),
+            Step::GroupCreate { ref queues, priority, cores, vm } => {
+                let queue =
+                    |&(priority, ringbuf_size)| QueueCreate { priority, ringbuf_size, ..Default::default() };
+                let queues: Vec<QueueCreate> = queues.iter().map(queue).collect();
+                let mut arg = GroupCreate {
+                    queues: ObjArray::new(&queues),
+                    max_compute_cores: cores.0,
+                    compute_core_mask: cores.1,
+                    priority,
+                    vm_id: vm,
+                    ..Default::default()
+                };
+                self.ioctl(&mut arg, |arg| vec![arg.group_handle.into()])
+            }
+            Step::GroupDestroy { handle } => {
+                self.ioctl(&mut GroupDestroy { group_handle: handle, pad: 0 }, |_| vec![])
+            }
+            Step::GroupGetState { handle } => {
+                let mut arg = GroupGetState { group_handle: handle, ..Default::default() };
+                self.ioctl(&mut arg, |arg| vec![arg.state.into(), arg.fatal_queues.into()])
+            }
+            Step::Submit { handle, ref jobs } => self.submit(handle, jobs),
+            Step::HeapCreate { vm, chunks, size } => {
+                let mut arg = TilerHeapCreate {
+                    vm_id: vm,
+                    initial_chunk_count: chunks.0,
+                    max_chunks: chunks.1,
+                    chunk_size: size,
+                    target_in_flight: 1,
+                    ..Default::default()
+                };
+                // Where it is in the kernel's part of the VM is the kernel's affair.
+                self.ioctl(&mut arg, |arg| vec![arg.handle.into()])
+            }
+            Step::HeapDestroy { handle } => self.ioctl(&mut TilerHeapDestroy { handle, pad: 0 }, |_| vec![]),
             Step::BoCreate { size, flags, exclusive } => {
                 let mut arg = BoCreate { size, flags, exclusive_vm_id: exclusive, ..Default::default() };
                 self.ioctl(&mut arg, |arg| vec![arg.handle.into(), arg.size])
@@ -165,17 +200,32 @@ impl<K: Kernel> Player<K> {
 
     fn bind(&self, id: u32, flags: u32, ops: &[Op]) -> Outcome {
         let asynchronous = flags & VM_BIND_ASYNC != 0;
-        let signals = ops.iter().flat_map(|op| &op.syncs).filter(|sync| sync.0 & SYNC_OP_SIGNAL != 0);
-        if asynchronous && signals.into_iter().any(|sync| !self.syncobjs.contains(&sync.1)) {
-            // The kernel (7.3.4) goes through a null pointer for a signal of no syncobj.
-            return Outcome { result: Err(Errno::CANCELED), values: vec![] };
+        if asynchronous && self.signals_nothing(ops.iter().map(|op| &op.syncs)) {
+            return LEFT_OUT;
         }
-        let sync_op = |&(flags, handle, timeline_value)| SyncOp { flags, handle, timeline_value };
-        let syncs: Vec<Vec<SyncOp>> = ops.iter().map(|op| op.syncs.iter().map(sync_op).collect()).collect();
+        let syncs: Vec<Vec<SyncOp>> = ops.iter().map(|op| sync_ops(&op.syncs)).collect();
         let with_syncs = |(op, syncs): (&Op, &Vec<SyncOp>)| VmBindOp { syncs: ObjArray::new(syncs), ..op.op };
         let ops: Vec<VmBindOp> = ops.iter().zip(&syncs).map(with_syncs).collect();
         let mut arg = VmBind { vm_id: id, flags, ops: ObjArray::new(&ops) };
         self.ioctl(&mut arg, |arg| vec![arg.ops.count.into()])
+    }
+
+    fn submit(&self, handle: u32, jobs: &[Job]) -> Outcome {
+        if self.signals_nothing(jobs.iter().map(|job| &job.syncs)) {
+            return LEFT_OUT;
+        }
+        let syncs: Vec<Vec<SyncOp>> = jobs.iter().map(|job| sync_ops(&job.syncs)).collect();
+        let with_syncs =
+            |(job, syncs): (&Job, &Vec<SyncOp>)| QueueSubmit { syncs: ObjArray::new(syncs), ..job.submit };
+        let submits: Vec<QueueSubmit> = jobs.iter().zip(&syncs).map(with_syncs).collect();
+        let mut arg = GroupSubmit { group_handle: handle, pad: 0, queue_submits: ObjArray::new(&submits) };
+        self.ioctl(&mut arg, |_| vec![])
+    }
+
+    /// Whether one of the syncs signals what is no syncobj. The kernel (7.3.4) goes through a null pointer for that.
+    fn signals_nothing<'a>(&self, mut syncs: impl Iterator<Item = &'a Vec<Sync>>) -> bool {
+        let into_nothing = |sync: &Sync| sync.0 & SYNC_OP_SIGNAL != 0 && !self.syncobjs.contains(&sync.1);
+        syncs.any(|syncs| syncs.iter().any(into_nothing))
     }
 
     fn hold(&mut self, handle: u32, point: u64) -> Outcome {
@@ -206,6 +256,13 @@ impl<K> Drop for Player<K> {
         // Files first: what they hold may belong to the kernel's open file.
         self.files.clear();
     }
+}
+
+/// Instead of a step that must not be played.
+const LEFT_OUT: Outcome = Outcome { result: Err(Errno::CANCELED), values: vec![] };
+
+fn sync_ops(syncs: &[Sync]) -> Vec<SyncOp> {
+    syncs.iter().map(|&(flags, handle, timeline_value)| SyncOp { flags, handle, timeline_value }).collect()
 }
 
 fn array(handles: &[u32]) -> SyncobjArray {

@@ -2,6 +2,7 @@
 
 mod limits;
 mod memory;
+mod oops;
 mod queue;
 mod refusals;
 mod rig;

@@ -150,7 +150,7 @@ fn sync_operations_that_are_refused() {
         Err(Errno::INVAL),
         "an unknown flag"
     );
-    // Not tried: a signal of no syncobj, for which the kernel (7.3.4) goes through a null pointer.
+    // A signal of no syncobj is tried in `oops`.
     assert_eq!(call(SyncOp { handle: 99, flags: 0, ..signal }), Err(Errno::NOENT), "a wait for no syncobj");
     assert_eq!(call(SyncOp { flags: 0, ..signal }), Err(Errno::INVAL), "a wait for an empty one");
     assert_eq!(call(signal), Ok(()));
