@@ -1,5 +1,6 @@
 //! What the kernel's VMs map, by its own account: the file `gpuvas` of debugfs (`drm_debugfs_gpuva_info`).
 
+use std::path::PathBuf;
 use std::{fs, io};
 
 /// A mapping of a VM.
@@ -31,11 +32,16 @@ pub enum Error {
 
 /// The mappings of all VMs of the device, in the order in which the VMs were made; the driver's own come first.
 pub fn read() -> Result<Vec<Vec<Mapping>>, Error> {
+    parse(&fs::read_to_string(file()?)?)
+}
+
+/// Where the account is. Folders are named by the minors of the devices; those of clients come and go.
+fn file() -> Result<PathBuf, Error> {
     for entry in fs::read_dir("/sys/kernel/debug/dri")? {
-        match fs::read_to_string(entry?.path().join("gpuvas")) {
-            Ok(text) => return parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        let entry = entry?;
+        let path = entry.path().join("gpuvas");
+        if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) && path.exists() {
+            return Ok(path);
         }
     }
     Err(Error::Missing)
