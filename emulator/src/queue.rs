@@ -106,9 +106,9 @@ impl<W: Work> Queue<W> {
             return Ok(());
         }
         let worker = self.clone();
-        let thread = std::thread::Builder::new().name("tessera-bind".into());
+        let thread = std::thread::Builder::new().name("tessera-jobs".into());
         if let Err(error) = thread.spawn(move || worker.work()) {
-            tracing::warn!(%error, "a bind queue gets no thread");
+            tracing::warn!(%error, "a queue gets no thread");
             return Err(Errno::NOMEM);
         }
         state.running = true;

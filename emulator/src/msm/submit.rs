@@ -152,10 +152,7 @@ impl Msm {
             if u64::from(cmd.nr_relocs) * size_of::<SubmitReloc>() as u64 > LARGEST_ALLOCATION {
                 return Err(Errno::NOMEM);
             }
-            user.read::<SubmitReloc>(
-                if cmd.nr_relocs == 0 { 0 } else { cmd.relocs },
-                cmd.nr_relocs as usize,
-            )?;
+            user.read::<SubmitReloc>(cmd.relocs, cmd.nr_relocs as usize)?;
         }
         Ok(cmds)
     }
