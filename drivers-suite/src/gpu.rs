@@ -78,17 +78,16 @@ impl Gpu {
         Ok(unsafe { self.device.create_buffer(&info, None)? })
     }
 
+    /// A buffer with residency, whose memory may be bound in two places; without what the driver does not have.
     pub fn residency_buffer(&self, size: u64) -> Result<vk::Buffer> {
-        self.buffer(size, vk::BufferCreateFlags::SPARSE_RESIDENCY | self.aliased())
-    }
-
-    /// Memory may be bound in two places.
-    fn aliased(&self) -> vk::BufferCreateFlags {
-        if self.features.sparse_residency_aliased == vk::TRUE {
-            vk::BufferCreateFlags::SPARSE_ALIASED
-        } else {
-            vk::BufferCreateFlags::empty()
+        let mut flags = vk::BufferCreateFlags::empty();
+        if self.features.sparse_residency_buffer == vk::TRUE {
+            flags |= vk::BufferCreateFlags::SPARSE_RESIDENCY;
         }
+        if self.features.sparse_residency_aliased == vk::TRUE {
+            flags |= vk::BufferCreateFlags::SPARSE_ALIASED;
+        }
+        self.buffer(size, flags)
     }
 
     pub fn image(&self, format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> Result<vk::Image> {

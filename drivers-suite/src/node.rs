@@ -50,6 +50,7 @@ pub struct Node {
     mappings: unsafe extern "C" fn(c_int, u32, *mut Run, usize) -> isize,
     mark: unsafe extern "C" fn(*const c_char),
     hold: extern "C" fn(c_int) -> c_int,
+    single_out: extern "C" fn(u32) -> c_int,
 }
 
 fn function<F: Copy>(name: &CStr) -> Result<F> {
@@ -67,6 +68,7 @@ impl Node {
             mappings: function(c"tessera_emulator_mappings")?,
             mark: function(c"tessera_emulator_mark")?,
             hold: function(c"tessera_emulator_hold")?,
+            single_out: function(c"tessera_emulator_single_out")?,
         })
     }
 
@@ -84,9 +86,14 @@ impl Node {
         unsafe { (self.mark)(text.as_ptr()) };
     }
 
-    /// Keeps queued jobs from running, or lets them go.
-    pub fn hold(&self, hold: bool) {
-        (self.hold)(hold.into());
+    /// Runs `body` while the jobs of one bind queue of the kernel's do not run.
+    pub fn without<R>(&self, queue: u32, body: impl FnOnce() -> R) -> R {
+        (self.single_out)(queue);
+        (self.hold)(1);
+        let result = body();
+        (self.hold)(0);
+        (self.single_out)(0);
+        result
     }
 
     /// The page table of the device's VM: that of the file that was opened last.

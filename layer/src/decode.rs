@@ -366,6 +366,7 @@ mod tests {
             opaque: vec![VaRange { start: 0, len: BLOCK }],
             regions: vec![region(FAR, 0x100_0000, false), region(0, 0x200_0000, true)],
             planes: Vec::new(),
+            unbound: OpKind::Null,
             as_is: false,
             residency: true,
             requirements: None,

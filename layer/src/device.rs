@@ -99,6 +99,7 @@ impl Sparse {
         way: Way,
         instance: &Instance,
         physical: vk::PhysicalDevice,
+        next: &ash::Device,
         load: impl Fn(&CStr) -> *const c_void,
         features: vk::PhysicalDeviceFeatures,
         queues: &[vk::DeviceQueueCreateInfo<'_>],
@@ -114,12 +115,13 @@ impl Sparse {
                 let (icd, address_space) = Forward::start(instance, physical, queues)?;
                 (Box::new(icd), address_space)
             }
-            Way::Turnip => match Turnip::start(instance, physical, load, before) {
+            Way::Turnip => match Turnip::start(instance, physical, next, load, before) {
                 Ok((icd, address_space)) => (Box::new(icd), address_space),
                 // The driver can do it.
                 Err(error) => {
-                    tracing::info!("vkCreateDevice: left alone, {error}");
-                    return Ok(None);
+                    tracing::info!("vkCreateDevice: tessera plans, the driver executes: {error}");
+                    let (icd, address_space) = Forward::start(instance, physical, queues)?;
+                    (Box::new(icd), address_space)
                 }
             },
         };
@@ -316,7 +318,7 @@ pub(crate) unsafe extern "system" fn create_device(
         let made = (|| {
             // SAFETY: the application's valid arguments.
             let created = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
-            let sparse = Sparse::new(way, &instance, physical, load, features, created, &before)?;
+            let sparse = Sparse::new(way, &instance, physical, &functions, load, features, created, &before)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))
         })();

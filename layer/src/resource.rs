@@ -20,8 +20,6 @@ pub enum CreateError {
     Driver { call: &'static str, result: vk::Result },
     #[error("the driver does not say where it put the resource")]
     NoAddress,
-    #[error("the layout of {0:?} is not what the layer knows")]
-    Layout(vk::Format),
     #[error("no {0:#x} bytes of address space are left")]
     AddressSpace(u64),
     #[error("the driver put the resource at {driver:#x}, not at {expected:#x}")]
@@ -42,9 +40,7 @@ impl CreateError {
             Self::Format(_) => vk::Result::ERROR_FORMAT_NOT_SUPPORTED,
             Self::Driver { result, .. } => *result,
             Self::AddressSpace(_) | Self::Bind(_) | Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
-            Self::NoAddress | Self::Layout(_) | Self::Place { .. } | Self::Learn(_) => {
-                vk::Result::ERROR_INITIALIZATION_FAILED
-            }
+            Self::NoAddress | Self::Place { .. } | Self::Learn(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }
 }

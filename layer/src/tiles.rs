@@ -142,3 +142,83 @@ impl Tiled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::planes;
+
+    const A750: Banks = Banks { highest_bit: 16, swizzle: 6 };
+
+    fn tile(format: vk::Format) -> Tile {
+        Tile::of(&planes(format)[0]).unwrap()
+    }
+
+    /// A level as wide as the banks: what the stock driver was seen to bind for a 4096x4096 image of four bytes a texel.
+    #[test]
+    fn rows_are_swizzled() {
+        let rows = tile(vk::Format::R8G8B8A8_UNORM).rows(4096 * 4, A750).unwrap();
+        assert_eq!(rows.pitch, 0x40000);
+        for (row, at) in [(0, 0), (1, 0x48000), (2, 0x90000), (3, 0xd8000), (4, 0x100000)] {
+            assert_eq!(rows.at(0, row), at);
+            assert_eq!(rows.at(5, row), at + 0x5000);
+        }
+        assert_eq!(rows.at(9, 1), 0x40000 + (0x9000 ^ 0x8000));
+    }
+
+    #[test]
+    fn narrow_rows_are_swizzled_less() {
+        let swizzled = |format, pitch: u64, banks| {
+            let rows = tile(format).rows(pitch, banks).unwrap();
+            (0..8).map(|row| rows.at(0, row) - u64::from(row) * rows.pitch).collect::<Vec<_>>()
+        };
+        let rgba = vk::Format::R8G8B8A8_UNORM;
+        assert_eq!(swizzled(rgba, 1024 * 4, A750), [0, 0x8000, 0, 0x8000, 0, 0x8000, 0, 0x8000]);
+        assert_eq!(swizzled(rgba, 512 * 4, A750), [0; 8]);
+        assert_eq!(swizzled(rgba, 1000 * 4 + 96, A750), swizzled(rgba, 1024 * 4, A750));
+        // Bytes need twice the pitch.
+        assert_eq!(swizzled(vk::Format::R8_UNORM, 2048, A750), [0; 8]);
+        let all = Banks { highest_bit: 13, swizzle: 7 };
+        assert_eq!(
+            swizzled(rgba, 1024 * 4, all),
+            [0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000, 0x7000]
+        );
+        assert_eq!(swizzled(rgba, 1024 * 4, Banks { swizzle: 0, ..all }), [0; 8]);
+    }
+
+    #[test]
+    fn what_is_not_whole_macrotiles_is_refused() {
+        let rgba = tile(vk::Format::R8G8B8A8_UNORM);
+        assert_eq!(rgba.rows(0, A750), None);
+        assert_eq!(rgba.rows(4096 + 64, A750), None);
+        assert_eq!(rgba.macrotiles(128, 128), Some([2, 8]));
+        assert_eq!(rgba.macrotiles(100, 128), None);
+        assert_eq!(rgba.macrotiles_around(100, 17), [2, 2]);
+        assert_eq!(tile(vk::Format::R8G8_UNORM).macrotiles(256, 128), Some([4, 4]));
+        assert_eq!(tile(vk::Format::R16_UNORM).macrotiles(256, 128), Some([2, 8]));
+        assert_eq!(Tile::of(&planes(vk::Format::R32G32B32_SFLOAT)[0]), None);
+    }
+
+    /// Pieces of a block come in the order of its memory, parted where swizzling parts them, and end where the level does.
+    #[test]
+    fn blocks_are_pieces() {
+        let rows = |banks| tile(vk::Format::R8G8B8A8_UNORM).rows(1024 * 4, banks).unwrap();
+        let pieces = |banks, macrotiles, x, y| {
+            let levels = vec![TiledLevel { rows: rows(banks), macrotiles }];
+            let mut pieces = Vec::new();
+            Tiled { block: [2, 8], levels }.pieces(0, x, y, |at, from, bytes| pieces.push((at, from, bytes)));
+            pieces
+        };
+        let whole = pieces(A750, [16, 64], 1, 0);
+        let expected: Vec<_> = (0..8)
+            .map(|row| {
+                (row * 0x10000 + (0x2000 ^ if row % 2 == 1 { 0x8000 } else { 0 }), row * 0x2000, 0x2000)
+            })
+            .collect();
+        assert_eq!(whole, expected);
+        assert_eq!(pieces(A750, [3, 9], 1, 1), [(0x80000 + 0x2000, 0, 0x1000)]);
+        // The bit of the highest bank lies inside of the block: odd rows are turned round.
+        let turned = pieces(Banks { highest_bit: 13, swizzle: 2 }, [16, 2], 0, 0);
+        assert_eq!(turned, [(0, 0, 0x2000), (0x11000, 0x2000, 0x1000), (0x10000, 0x3000, 0x1000)]);
+    }
+}

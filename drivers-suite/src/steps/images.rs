@@ -157,5 +157,7 @@ pub fn steps() -> Vec<Step> {
         format!(D32_SFLOAT),
         format!(D24_UNORM_S8_UINT),
         format!(S8_UINT),
+        // Depth and stencil are stored apart.
+        format!(D32_SFLOAT_S8_UINT),
     ]
 }

@@ -9,11 +9,13 @@
 
 use super::{BindQueue, Group, Spare};
 use crate::address_space::{BindError, Want};
+use crate::arrays::slice;
 use crate::carrier::{Before, Queued};
 use crate::device::{Device, Sparse};
 use crate::payload::Payloads;
 use crate::semaphore::Points;
 use ash::vk;
+use gpuvm::VaRange;
 use kmd::syncobj::{self, Wait, Waited};
 use kmd::{BindOp, Errno, Node, SyncPoint, Syncobj, SyncobjHandle, Vm};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -53,6 +55,8 @@ struct Scratch {
     /// The binary ones of `waits`, which have to be taken back to unsignalled.
     binary: Vec<SyncobjHandle>,
     bridge: Option<Bridge>,
+    /// What the next bind comes behind: a batch that the driver has got.
+    behind: Option<SyncPoint>,
 }
 
 #[derive(Default)]
@@ -249,6 +253,7 @@ impl Queue {
         points: Points<'_>,
     ) -> Result<(), vk::Result> {
         scratch.waits.clear();
+        scratch.waits.extend(scratch.behind.take());
         scratch.binary.clear();
         let mut others: (Vec<vk::Semaphore>, Vec<u64>) = Default::default();
         for (semaphore, value) in points.iter() {
@@ -323,6 +328,47 @@ impl Queue {
         Ok(Some(others))
     }
 
+    /// Gives a batch to the driver, between what this queue has got before and what it gets later. The mirror forgets what it names.
+    fn pass_on(
+        self: &Arc<Self>,
+        d: &Arc<Device>,
+        sparse: &Sparse,
+        queue: vk::Queue,
+        info: &vk::BindSparseInfo<'_>,
+        fence: vk::Fence,
+    ) -> Result<(), vk::Result> {
+        let scratch = &mut *self.scratch.lock();
+        let bridge = self.bridge(d, scratch)?;
+        bridge.number += 1;
+        let (begun, bound, numbers) = (bridge.begun, bridge.bound, [bridge.number]);
+        let point = |semaphore| self.payloads.semaphore(d, semaphore, numbers[0]).ok_or(NO_BRIDGE);
+        scratch.waits.clear();
+        scratch.waits.extend(scratch.behind.take());
+        scratch.binary.clear();
+        scratch.signals.clear();
+        scratch.signals.push(point(bound)?);
+        scratch.behind = Some(point(begun)?);
+        match self.bind_or_wait(sparse, scratch, &[]) {
+            Ok(true) => {}
+            Ok(false) => self.park(d, scratch, Vec::new())?,
+            Err(error) => return Err(sparse.bind_result(&error)),
+        }
+        // SAFETY: the application's valid arguments.
+        let ranges = unsafe { named(sparse, info) };
+        sparse.address_space.forget(&ranges).map_err(|error| sparse.bind_result(&error))?;
+        let (waits, signals) = ([bound], [begun]);
+        let mut before = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&numbers);
+        let mut after = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&numbers);
+        // The driver has one bind queue of the kernel's for the queue, which keeps the order.
+        let infos = [
+            vk::BindSparseInfo::default().wait_semaphores(&waits).push_next(&mut before),
+            *info,
+            vk::BindSparseInfo::default().signal_semaphores(&signals).push_next(&mut after),
+        ];
+        // SAFETY: the application's valid arguments, between batches with semaphores of ours.
+        unsafe { d.next.queue_bind_sparse(queue, &infos, fence) }
+    }
+
     /// The bridge, made when it is first needed.
     fn bridge<'a>(&self, d: &Device, scratch: &'a mut Scratch) -> Result<&'a mut Bridge, vk::Result> {
         if scratch.bridge.is_none() {
@@ -365,6 +411,25 @@ impl DriverSignals {
     }
 }
 
+/// The addresses of all resources that a batch names.
+///
+/// # Safety
+/// `info` is valid with everything it points to.
+unsafe fn named(sparse: &Sparse, info: &vk::BindSparseInfo<'_>) -> Vec<VaRange> {
+    // SAFETY: the caller's promise.
+    let (buffers, opaque, images) = unsafe {
+        (
+            slice(info.p_buffer_binds, info.buffer_bind_count),
+            slice(info.p_image_opaque_binds, info.image_opaque_bind_count),
+            slice(info.p_image_binds, info.image_bind_count),
+        )
+    };
+    let buffers = buffers.iter().filter_map(|bind| Some(sparse.buffers.get(bind.buffer)?.range));
+    let images = opaque.iter().map(|bind| bind.image).chain(images.iter().map(|bind| bind.image));
+    let images = images.filter_map(|image| sparse.images.get(image)).flat_map(|image| image.opaque.clone());
+    buffers.chain(images).collect()
+}
+
 fn refused(errno: Errno) -> vk::Result {
     tracing::error!("vkQueueBindSparse: the kernel refuses a semaphore: {errno}");
     if errno == Errno::NOMEM { vk::Result::ERROR_OUT_OF_HOST_MEMORY } else { vk::Result::ERROR_UNKNOWN }
@@ -379,6 +444,9 @@ impl BindQueue for Queue {
         group: Group<'_>,
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
+        if let Some(info) = group.as_is {
+            return self.pass_on(d, sparse, queue, info, fence);
+        }
         let scratch = &mut *self.scratch.lock();
         self.collect_waits(d, queue, scratch, group.waits)?;
         let others = self.collect_signals(d, scratch, group.signals, fence)?;

@@ -46,12 +46,15 @@ impl Turnip {
         let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
         // SAFETY: a new image, here and below.
         let needs = unsafe { d.next.get_image_memory_requirements(handle) };
-        let mut planes = Vec::new();
-        if residency {
-            let layout = self.layout(d, handle, range.len, info);
-            let (aspects, layout) = layout.ok_or(CreateError::Layout(info.format))?;
-            planes.push(ImagePlane { aspects, range, layout: Some(layout) });
+        let layout = residency.then(|| self.layout(d, handle, range.len, info)).flatten();
+        let as_is = residency && layout.is_none();
+        if as_is {
+            tracing::info!(
+                "{:?}: how Turnip lays it out is not known; binds of its blocks are the driver's",
+                info.format
+            );
         }
+        let planes = layout.map(|(aspects, layout)| ImagePlane { aspects, range, layout: Some(layout) });
         self.adopt(sparse, range, residency)?;
         Ok(Image {
             // The driver asks for memory in larger units than it has addresses for: binds there bind nothing.
@@ -59,10 +62,10 @@ impl Turnip {
             alignment: PAGE,
             opaque: vec![range],
             regions: Vec::new(),
-            planes,
+            planes: planes.into_iter().collect(),
             residency,
             unbound: self.unbound(residency),
-            as_is: false,
+            as_is,
             requirements: None,
         })
     }

@@ -18,6 +18,7 @@ use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse};
 use crate::image::Image;
 use crate::instance::Instance;
+use crate::layout::BLOCK;
 use crate::memory::{self, MappedAt, MemoryError};
 use crate::payload::{self, Payloads};
 use crate::queue::{BindQueue, kernel};
@@ -66,6 +67,8 @@ pub enum StartError {
     NoNode,
     #[error("the instance has no debug messengers, by which the driver says where its objects are")]
     NoMessenger,
+    #[error("the driver does not say where its objects are")]
+    NoReports,
     #[error("msm: {0}")]
     Kernel(#[from] Errno),
     #[error("the mirror: {0}")]
@@ -133,12 +136,14 @@ impl Turnip {
     pub fn start(
         instance: &Instance,
         physical: vk::PhysicalDevice,
+        device: &ash::Device,
         mut load: impl FnMut(&CStr) -> *const c_void,
         before: &Descriptors,
     ) -> Result<(Self, AddressSpace), StartError> {
         if !instance.reports_addresses() {
             return Err(StartError::NoMessenger);
         }
+        check_reports(device)?;
         let node = before.opened_since(uapi::DRIVER_NAME).ok_or(StartError::NoNode)?;
         let file = node.as_fd().try_clone_to_owned().ok();
         let node: Arc<dyn Node> = Arc::new(node);
@@ -181,6 +186,21 @@ impl Turnip {
             sparse.address_space.lose(&format!("a resource's addresses could not be forgotten: {error}"));
         }
     }
+}
+
+/// Whether the driver says where it puts a sparse buffer.
+fn check_reports(device: &ash::Device) -> Result<(), StartError> {
+    let info = vk::BufferCreateInfo::default()
+        .flags(vk::BufferCreateFlags::SPARSE_BINDING)
+        .size(BLOCK)
+        .usage(vk::BufferUsageFlags::TRANSFER_DST);
+    // SAFETY: a valid create info for a device with sparse binding on.
+    let made = report::listen(|| unsafe { device.create_buffer(&info, None) });
+    let (buffer, range) = made.map_err(|_| StartError::NoReports)?;
+    // SAFETY: made above.
+    unsafe { device.destroy_buffer(buffer, None) };
+    let fits = range.is_some_and(|range| range.start % PAGE == 0 && range.len >= BLOCK);
+    if fits { Ok(()) } else { Err(StartError::NoReports) }
 }
 
 /// Whole pages.
@@ -267,6 +287,10 @@ impl Icd for Turnip {
     }
 
     fn keeps_freed_memory(&self) -> bool {
+        true
+    }
+
+    fn passes_on(&self) -> bool {
         true
     }
 
