@@ -139,11 +139,10 @@ fn environment(wanted: &[String]) -> Vec<u8> {
     wanted.iter().filter_map(value).flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
 }
 
-/// Passes on what the guest reports, until it says how the program ended and is off.
+/// Passes on what the guest reports, until it says how the program ended: the last that it says.
 fn attend(machine: &mut Machine, options: &Options) -> Result<i32> {
     let deadline = Instant::now() + Duration::from_secs(options.timeout);
     let mut reader = Reader::new(machine.memory()?);
-    let mut status = None;
     let mut told = Vec::new();
     loop {
         // Looked at first, so that what it wrote last is read afterwards.
@@ -156,13 +155,8 @@ fn attend(machine: &mut Machine, options: &Options) -> Result<i32> {
                 Event::Log(text) if options.verbose => eprint!("guest: {text}"),
                 Event::Log(text) => told.push(text),
                 Event::File { name, data } => keep(options.out.as_deref(), &name, &data)?,
-                Event::Status(code) => status = Some(code),
+                Event::Status(code) => return Ok(code),
             }
-        }
-        if let Some(status) = status
-            && (off || late)
-        {
-            return Ok(status);
         }
         if off || late {
             let console = machine.console_tail()?;
