@@ -15,8 +15,9 @@ pub struct Shape {
     planes: Vec<(vk::ImageAspectFlags, vk::ImageAspectFlags, PlaneLayout)>,
     /// Mip tails in the opaque range.
     tails: Vec<Tail>,
-    /// Mip tails outside of it, and metadata.
-    regions: Vec<(Tail, bool)>,
+    /// Mip tails outside of it, and metadata, layer by layer: first byte, end, and whether it is metadata. No bind may reach from one
+    /// layer's to the next.
+    regions: Vec<(u64, u64, bool)>,
     /// Binds of blocks cannot be planned.
     pub as_is: bool,
 }
@@ -42,7 +43,7 @@ impl Shape {
             return shape;
         }
         let formats = format::planes(info.format);
-        let (metadata, color): (Vec<_>, Vec<_>) = sparse_needs.iter().partition(|needs| is_metadata(needs));
+        let color: Vec<_> = sparse_needs.iter().filter(|needs| !is_metadata(needs)).collect();
         let planes: Option<Vec<_>> =
             color.iter().map(|needs| plane(info, needs, &formats, color.len(), shape.alignment)).collect();
         match planes {
@@ -63,12 +64,12 @@ impl Shape {
             };
             let is_inside = tail.offset.checked_add(tail.span()).is_some_and(|end| end <= shape.size);
             if is_metadata(needs) || !is_inside {
-                shape.regions.push((tail, is_metadata(needs)));
+                let pieces = tail.pieces().map(|(start, end)| (start, end, is_metadata(needs)));
+                shape.regions.extend(pieces);
             } else {
                 shape.tails.push(tail);
             }
         }
-        debug_assert!(metadata.len() + color.len() == sparse_needs.len());
         shape
     }
 
@@ -80,9 +81,9 @@ impl Shape {
         for (aspects, _, layout) in self.planes.iter().filter(|(.., layout)| layout.size > 0) {
             parts.push((layout.size, Part::Blocks { aspects: *aspects, layout: layout.clone() }));
         }
-        for (tail, metadata) in &self.regions {
-            let flags = if *metadata { vk::SparseMemoryBindFlags::METADATA } else { none };
-            parts.push((tail.span(), bytes(tail.offset, flags)));
+        for &(start, end, metadata) in &self.regions {
+            let flags = if metadata { vk::SparseMemoryBindFlags::METADATA } else { none };
+            parts.push((end - start, bytes(start, flags)));
         }
         (parts, self.tails.clone())
     }
@@ -98,8 +99,7 @@ impl Shape {
         });
         let planes = planes.collect();
         let regions = self.regions.into_iter().zip(ranges);
-        let regions =
-            regions.map(|((tail, metadata), range)| Region { offset: tail.offset, range, metadata });
+        let regions = regions.map(|((offset, _, metadata), range)| Region { offset, range, metadata });
         Image {
             size: self.size,
             alignment: self.alignment,
@@ -218,13 +218,18 @@ mod tests {
         let (parts, tails) = shape.parts(None);
         assert!(tails.is_empty());
         let bytes = |offset, flags| Part::Bytes { offset, flags, step: None };
-        assert_eq!(parts[2], (6 * BLOCK, bytes(0, vk::SparseMemoryBindFlags::METADATA)));
-        assert_eq!(parts[3], (3 * BLOCK, bytes(FAR, vk::SparseMemoryBindFlags::empty())));
+        for layer in 0..3 {
+            let metadata = bytes(layer * 2 * BLOCK, vk::SparseMemoryBindFlags::METADATA);
+            assert_eq!(parts[2 + layer as usize], (2 * BLOCK, metadata));
+            let tail = bytes(FAR + layer * BLOCK, vk::SparseMemoryBindFlags::empty());
+            assert_eq!(parts[5 + layer as usize], (BLOCK, tail));
+        }
         let ranges: Vec<_> =
             parts.iter().zip(1..).map(|((len, _), n)| VaRange { start: n << 32, len: *len }).collect();
         let image = shape.at(&ranges);
         let regions: Vec<_> = image.regions.iter().map(|r| (r.offset, r.range, r.metadata)).collect();
-        assert_eq!(regions, [(0, ranges[2], true), (FAR, ranges[3], false)]);
+        assert_eq!(regions[0], (0, ranges[2], true));
+        assert_eq!(regions[4], (FAR + BLOCK, ranges[6], false));
         assert_eq!((image.opaque[0], image.planes[0].range), (ranges[0], ranges[1]));
     }
 

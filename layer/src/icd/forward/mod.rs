@@ -24,6 +24,7 @@ use crate::memory::{MappedAt, MemoryError};
 use crate::queue::BindQueue;
 use crate::resource::CreateError;
 use ash::vk;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use gpuvm::{OpKind, VaRange};
 use kmd::Limits;
 use places::{Part, Places, Resource, Tail};
@@ -49,6 +50,8 @@ pub struct Forward {
     /// Bytes that an opaque bind of an image must not exceed. lavapipe marks only the first 64 KiB of one as resident, and does not stop
     /// at the end of a plane.
     opaque_step: Option<u64>,
+    /// Whether the log has been told of images that are not planned.
+    told: AtomicBool,
 }
 
 impl Forward {
@@ -73,7 +76,8 @@ impl Forward {
             AddressSpace::new(&LIMITS, Box::new(Follow), None, config.vm_log).map_err(SetupError::Vm)?;
         let places = Arc::new(Places::new(places::END));
         let has_queues = bind_queues(instance, physical, queues) > 1;
-        Ok((Self { places, has_queues, opaque_step }, address_space.forgetting()))
+        let told = AtomicBool::new(false);
+        Ok((Self { places, has_queues, opaque_step, told }, address_space.forgetting()))
     }
 
     /// Gives a resource its addresses: nothing is bound in them.
@@ -176,9 +180,9 @@ impl Icd for Forward {
             (needs, d.next.get_image_sparse_memory_requirements(handle))
         };
         let shape = image::Shape::new(info, needs, &sparse_needs);
-        if shape.as_is {
+        if shape.as_is && !self.told.swap(true, Relaxed) {
             tracing::info!(
-                "{:?}: what the driver says of its blocks does not fit the format; binds of blocks are handed on as they are",
+                "{:?}: what the driver says of its blocks does not fit the format; binds of such images' blocks are handed on as they are",
                 info.format
             );
         }

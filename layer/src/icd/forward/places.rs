@@ -87,7 +87,7 @@ impl Tail {
     }
 
     /// The layers' tails: first byte and end.
-    fn pieces(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+    pub fn pieces(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
         let Self { offset, size, stride, layers } = *self;
         (0..u64::from(layers)).map(move |layer| (offset + layer * stride, offset + layer * stride + size))
     }
@@ -281,7 +281,9 @@ impl Map {
     /// The area that an address lies in.
     pub fn find(&self, address: u64) -> Option<(&Place, &Area)> {
         let (_, place) = self.places.range(..=address).next_back()?;
-        Some((place, place.areas.iter().find(|area| area.range.contains(address))?))
+        let before = place.areas.partition_point(|area| area.range.start <= address);
+        let area = place.areas[..before].last().filter(|area| area.range.contains(address))?;
+        Some((place, area))
     }
 
     fn room(&self, len: u64) -> Option<u64> {
