@@ -369,7 +369,6 @@ mod tests {
             unbound: OpKind::Null,
             as_is: false,
             residency: true,
-            unbound: OpKind::Null,
             requirements: None,
         };
         let ask = |offset, size, metadata| in_region(&image, &bind(offset, size), metadata);

@@ -93,6 +93,14 @@ impl Device {
     }
 }
 
+/// What a device was created with, and amid.
+struct Created<'a> {
+    features: vk::PhysicalDeviceFeatures,
+    queues: &'a [vk::DeviceQueueCreateInfo<'a>],
+    /// The process's descriptors before.
+    before: Descriptors,
+}
+
 impl Sparse {
     /// `None` where the layer stands aside. `load` finds the functions of the device.
     fn new(
@@ -101,9 +109,7 @@ impl Sparse {
         physical: vk::PhysicalDevice,
         next: &ash::Device,
         load: impl Fn(&CStr) -> *const c_void,
-        features: vk::PhysicalDeviceFeatures,
-        queues: &[vk::DeviceQueueCreateInfo<'_>],
-        before: &Descriptors,
+        created: &Created<'_>,
     ) -> Result<Option<Self>, SetupError> {
         let (icd, address_space): (Box<dyn Icd>, _) = match way {
             Way::Aside => return Ok(None),
@@ -112,21 +118,21 @@ impl Sparse {
                 (Box::new(icd), address_space)
             }
             Way::Forward => {
-                let (icd, address_space) = Forward::start(instance, physical, queues)?;
+                let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
                 (Box::new(icd), address_space)
             }
-            Way::Turnip => match Turnip::start(instance, physical, next, load, before) {
+            Way::Turnip => match Turnip::start(instance, physical, next, load, &created.before) {
                 Ok((icd, address_space)) => (Box::new(icd), address_space),
                 // The driver can do it.
                 Err(error) => {
                     tracing::info!("vkCreateDevice: tessera plans, the driver executes: {error}");
-                    let (icd, address_space) = Forward::start(instance, physical, queues)?;
+                    let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
                     (Box::new(icd), address_space)
                 }
             },
         };
         Ok(Some(Self {
-            features,
+            features: created.features,
             icd,
             address_space,
             memories: Table::default(),
@@ -317,8 +323,9 @@ pub(crate) unsafe extern "system" fn create_device(
         let queues = enabled.as_ref().and_then(|enabled| enabled.queues.as_ref());
         let made = (|| {
             // SAFETY: the application's valid arguments.
-            let created = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
-            let sparse = Sparse::new(way, &instance, physical, &functions, load, features, created, &before)?;
+            let own = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
+            let created = Created { features, queues: own, before };
+            let sparse = Sparse::new(way, &instance, physical, &functions, load, &created)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))
         })();
