@@ -63,8 +63,9 @@ fn run(filter: &str) -> Result<()> {
         let before = gpu.node.binds();
         let result = (step.run)(&gpu, &resources);
         let after = gpu.node.binds();
-        // What was not waited for is part of the outcome too. SAFETY: the device is alive.
-        unsafe { gpu.device.device_wait_idle()? };
+        // What was not waited for is part of the outcome too.
+        // SAFETY: the device is alive.
+        let result = result.and(unsafe { gpu.device.device_wait_idle() }.map_err(Into::into));
         let outcome = Outcome {
             name: step.name.into(),
             error: result.err().map(|error| format!("{error:#}")),
@@ -83,7 +84,7 @@ fn outcomes(filter: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<
     command.args(["run", filter]).stdout(Stdio::piped()).env_remove("VK_INSTANCE_LAYERS");
     command.envs(variables.iter().copied());
     let output = command.output()?;
-    ensure!(output.status.success(), "the steps ended with {}", output.status);
+    ensure!(output.status.success(), "the steps ended with {} ({variables:?})", output.status);
     let lines = String::from_utf8(output.stdout)?;
     lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
