@@ -25,6 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => bind(0),
         8 => bind(VM_BIND_ASYNC),
         1 => select(vec![2u32, 3, u32::MAX]).prop_flat_map(bind),
+        1 => dev_query(),
         2 => vm(),
         4 => group(),
         1 => heap(),
@@ -33,6 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (handle(), point()).prop_map(|(handle, point)| Step::Hold { handle, point }),
         1 => Just(Step::Release),
     ]
+}
+
+fn dev_query() -> impl Strategy<Value = Step> {
+    let size = select(vec![0u32, 1, 4, 8, 16, 24, 48, 56, 96, 112, 120, 256]);
+    (0..6u32, size).prop_map(|(r#type, size)| Step::DevQuery { r#type, size })
 }
 
 fn vm() -> impl Strategy<Value = Step> {

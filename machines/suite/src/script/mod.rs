@@ -26,6 +26,13 @@ pub const WINDOW: Range<u64> = 0x10_0000_0000..0x10_0400_0000;
 /// One ioctl, or what takes its place where an ioctl needs a partner.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// DEV_QUERY. What comes back is compared where it does not depend on the machine: firmware and page sizes.
+    DevQuery {
+        /// A `DEV_QUERY_` value.
+        r#type: u32,
+        /// Bytes that the program knows of; none asks for the size.
+        size: u32,
+    },
     /// VM_CREATE. If it succeeds, the player binds a page above [`WINDOW`] in the new VM.
     VmCreate {
         /// Must be zero.

@@ -42,6 +42,7 @@ impl<K: Kernel> Player<K> {
     /// Plays one step. Work that it queues may go on.
     pub fn play(&mut self, step: &Step) -> Outcome {
         match *step {
+            Step::DevQuery { r#type, size } => self.dev_query(r#type, size),
             Step::VmCreate { flags, user_va_range } => self.vm_create(flags, user_va_range),
             Step::VmDestroy { id } => {
                 let outcome = self.ioctl(&mut VmDestroy { id, pad: 0 }, |_| vec![]);
@@ -181,6 +182,16 @@ impl<K: Kernel> Player<K> {
             VmView { id, state, mappings: join(self.kernel.mappings(id, marker)) }
         };
         self.vms.iter().map(view).collect()
+    }
+
+    fn dev_query(&self, r#type: u32, size: u32) -> Outcome {
+        let mut answer = [0u64; 32];
+        let pointer = if size == 0 { 0 } else { user_address_mut(&mut answer) };
+        let mut arg = DevQuery { r#type, size: size.min(size_of_val(&answer) as u32), pointer };
+        let outcome = self.ioctl(&mut arg, |arg| vec![arg.size.into()]);
+        let everywhere = matches!(r#type, DEV_QUERY_CSIF_INFO | DEV_QUERY_MMU_INFO);
+        let answer = if everywhere { &answer[..] } else { &[] };
+        Outcome { values: [&outcome.values, answer].concat(), ..outcome }
     }
 
     fn vm_create(&mut self, flags: u32, user_va_range: u64) -> Outcome {
