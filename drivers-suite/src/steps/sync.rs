@@ -107,6 +107,26 @@ fn binary(gpu: &Gpu, on: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// Two threads whose queues take turns: each bind waits for one of the other's, most of them for one that is submitted later.
+fn turns(gpu: &Gpu, on: &Resources) -> Result<()> {
+    const ROUNDS: u64 = 32;
+    let [first, second] = on.buffers[..] else { unreachable!("made two") };
+    let [a, b, ..] = on.semaphores[..] else { unreachable!("made four") };
+    let play = |queue, buffer, (other, ahead), own| {
+        (0..ROUNDS).try_for_each(|round| {
+            let part = gpu.part(round * BLOCK, 2 * BLOCK, (2 * ROUNDS - 2 * round) * BLOCK);
+            let points = Points { waits: &[(other, round + ahead)], signals: &[(own, round + 1)] };
+            submit(gpu, queue, Some((buffer, part)), points, vk::Fence::null())
+        })
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| play(gpu.other, second, (a, 1), b));
+        let result = play(gpu.queue, first, (b, 0), a);
+        result.and(other.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+    })?;
+    gpu.wait(b, ROUNDS)
+}
+
 /// A fence and no bind; a bind and nothing else, and waiting for the queue.
 fn idle(gpu: &Gpu, on: &Resources) -> Result<()> {
     gpu.bind(&[])?;
@@ -196,6 +216,7 @@ pub fn steps() -> Vec<Step> {
     vec![
         step("wait before signal", wait_before_signal, None),
         step("binary semaphores", binary, None),
+        step("two threads in turns", turns, None),
         step("fences and idle", idle, None),
         step("imported semaphores", imported, None),
         step("right after creation", right_after_creation, None),
