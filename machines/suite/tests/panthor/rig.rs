@@ -42,6 +42,7 @@ impl Rig {
     pub fn new() -> Self {
         let node = open();
         let vm = PanthorVm::create(node.clone()).unwrap();
+        assert!(vm.limits().null_mapping, "these tests are for panthor 1.9 (Linux 7.3) and later");
         let marker = NEXT_MARKER.fetch_add(2 * PAGE, Ordering::Relaxed);
         vm.bind(&[BindOp { va: marker, len: PAGE, target: BindTarget::Null }]).unwrap();
         Self { node, vm, marker, objects: Mutex::default() }
