@@ -5,7 +5,7 @@ use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use emulator::{Config, Faults, Node};
 use kmd::Node as _;
@@ -213,9 +213,10 @@ impl Emulation {
     /// # Safety
     /// As [`kmd::Node::ioctl`].
     pub(crate) unsafe fn ioctl(&self, file: &OpenFile, request: u32, arg: *mut c_void) -> Result<(), Errno> {
+        let began = Instant::now();
         // SAFETY: our caller's promise.
         let result = unsafe { file.node.ioctl(request, arg) };
-        self.calls.count(request, result.is_ok());
+        self.calls.count(request, result.is_ok(), began.elapsed());
         if let Some(log) = &self.log {
             // SAFETY: the call has just been made.
             let argument = unsafe { Argument::new(request, arg, result.is_ok()) };

@@ -14,7 +14,7 @@ use crate::dump;
 use crate::emulation::{self, FILES, OpenFile};
 use crate::errno::{contain, guard};
 
-/// What the device has done so far, and what there is now; as `emulator::Counters`.
+/// What the device has done so far, and what there is now; as `emulator::Counters`, and what the library counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EmulatorCounters {
@@ -40,6 +40,8 @@ pub struct EmulatorCounters {
     pub live_bos: u64,
     /// Jobs of the GPU so far.
     pub submits: u64,
+    /// Nanoseconds that threads have spent in ioctls: what to take off a caller's time to have its own.
+    pub ioctl_ns: u64,
 }
 
 /// Pages of a VM that continue each other. Bytes.
@@ -73,8 +75,8 @@ fn file(fd: c_int) -> Result<Arc<OpenFile>, Errno> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tessera_emulator_counters(out: *mut EmulatorCounters, size: usize) -> c_int {
     guard(-1, || {
-        let device = emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)?;
-        let now = device.counters();
+        let emulation = emulation::get().ok_or(Errno::NODEV)?;
+        let now = emulation.device().ok_or(Errno::NODEV)?.counters();
         let counters = EmulatorCounters {
             ioctls: now.ioctls,
             binds: now.binds,
@@ -87,6 +89,7 @@ pub unsafe extern "C" fn tessera_emulator_counters(out: *mut EmulatorCounters, s
             flushes: now.flushes,
             live_bos: now.live_bos,
             submits: now.submits,
+            ioctl_ns: emulation.calls.nanoseconds(),
         };
         let size = size.min(size_of_val(&counters));
         // SAFETY: our caller's promise; integers without padding.

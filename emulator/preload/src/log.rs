@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use emulator::{Counters, Node};
 use parking_lot::{Mutex, MutexGuard};
@@ -116,8 +116,12 @@ impl Display for Outcome {
     }
 }
 
-/// How often each command was called. Indexed by command number.
-pub(crate) struct Calls([Call; 256]);
+/// How often each command was called, and how long all calls took.
+pub(crate) struct Calls {
+    /// Indexed by command number.
+    commands: [Call; 256],
+    nanoseconds: AtomicU64,
+}
 
 #[derive(Default)]
 struct Call {
@@ -127,24 +131,30 @@ struct Call {
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Self(core::array::from_fn(|_| Call::default()))
+        Self { commands: core::array::from_fn(|_| Call::default()), nanoseconds: AtomicU64::new(0) }
     }
 
-    pub(crate) fn count(&self, request: u32, ok: bool) {
-        let call = &self.0[request as usize & 0xff];
+    pub(crate) fn count(&self, request: u32, ok: bool, took: Duration) {
+        let call = &self.commands[request as usize & 0xff];
         call.all.fetch_add(1, Ordering::Relaxed);
         call.refused.fetch_add(u64::from(!ok), Ordering::Relaxed);
+        self.nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Time that threads have spent in calls.
+    pub(crate) fn nanoseconds(&self) -> u64 {
+        self.nanoseconds.load(Ordering::Relaxed)
     }
 
     /// Calls of a command so far, refused ones included.
     pub(crate) fn of(&self, command: u8) -> u64 {
-        self.0[usize::from(command)].all.load(Ordering::Relaxed)
+        self.commands[usize::from(command)].all.load(Ordering::Relaxed)
     }
 
     /// The summary: a line for each command that was called, and one for what the device did.
     pub(crate) fn summary(&self, device: &Node) -> Vec<String> {
         let mut lines = Vec::new();
-        for (nr, call) in (0u32..).zip(&self.0) {
+        for (nr, call) in (0u32..).zip(&self.commands) {
             let (all, refused) = (call.all.load(Ordering::Relaxed), call.refused.load(Ordering::Relaxed));
             if all > 0 {
                 let name = device.command_name(nr).unwrap_or("(unknown)");
@@ -191,11 +201,11 @@ mod tests {
     fn the_summary_names_commands() {
         let device = Node::msm(emulator::Gpu::A750, emulator::Config::default()).unwrap();
         let calls = Calls::new();
-        calls.count(0x40, true);
-        calls.count(0xc018_644d, false);
+        calls.count(0x40, true, Duration::from_nanos(20));
+        calls.count(0xc018_644d, false, Duration::from_nanos(3));
         let lines = calls.summary(&device);
         assert_eq!(lines[0], "GET_PARAM                0x40        1");
         assert_eq!(lines[1], "VM_BIND                  0x4d        1, 1 refused");
-        assert_eq!((calls.of(0x4d), calls.of(0x4e)), (1, 0));
+        assert_eq!((calls.of(0x4d), calls.of(0x4e), calls.nanoseconds()), (1, 0, 23));
     }
 }
