@@ -1,10 +1,10 @@
 //! Turns a workload into calls of vkQueueBindSparse and times them.
 
 use crate::gpu::Gpu;
-use crate::workload::{Bind, IMAGE_BLOCKS, PAGE, Resource, Workload};
-use anyhow::{Result, ensure};
+use crate::sample::{Counts, Sample};
+use crate::workload::{Bind, Resource, Workload};
+use anyhow::{Context, Result, ensure};
 use ash::vk;
-use std::time::{Duration, Instant};
 
 /// The handle of what is bound.
 #[derive(Clone, Copy)]
@@ -36,14 +36,15 @@ struct Prepared {
 
 impl<'gpu> Binder<'gpu> {
     pub(crate) fn new(gpu: &'gpu Gpu, workload: &Workload) -> Result<Self> {
-        let bytes = u64::from(workload.resource.pages()) * PAGE;
-        let object = match workload.resource {
-            Resource::Buffer => Object::Buffer(create_buffer(gpu, bytes)?),
-            Resource::Image => Object::Image(create_image(gpu, bytes)?),
+        let resource = workload.resource;
+        let bytes = resource.bytes();
+        let object = match resource {
+            Resource::Buffer { .. } => Object::Buffer(create_buffer(gpu, bytes)?),
+            Resource::Image { side } => Object::Image(create_image(gpu, side, bytes)?),
         };
         let memory = gpu.allocate(bytes)?;
-        let prepare = |call: &Vec<Vec<Bind>>| Prepared::new(object, memory, call);
-        let unbind = vec![vec![Bind { first: 0, count: workload.resource.pages(), memory: None }]];
+        let prepare = |call: &Vec<Vec<Bind>>| Prepared::new(resource, object, memory, call);
+        let unbind = vec![vec![Bind { first: 0, count: resource.pages(), memory: None }]];
         let start = vec![prepare(&vec![workload.start.clone()])];
         let restore = if workload.is_closed() {
             vec![]
@@ -63,24 +64,48 @@ impl<'gpu> Binder<'gpu> {
         Ok(())
     }
 
-    /// One measurement, from the first call to the fence of the last; per the workload's unit.
-    pub(crate) fn measure(&mut self) -> Result<Duration> {
-        let began = Instant::now();
-        self.bind(&self.calls, self.wait_each)?;
-        Ok(began.elapsed() / self.per)
+    /// One measurement, per the workload's unit.
+    pub(crate) fn measure(&mut self) -> Result<Sample> {
+        Ok(self.bind(&self.calls, self.wait_each)? / self.per)
     }
 
-    fn bind(&self, calls: &[Prepared], wait_each: bool) -> Result<()> {
+    fn bind(&self, calls: &[Prepared], wait_each: bool) -> Result<Sample> {
+        let mut sample = Sample::default();
+        let mut stretch = self.gpu.stretch();
         for (index, call) in calls.iter().enumerate() {
             let wait = wait_each || index + 1 == calls.len();
-            let fence = if wait { self.gpu.fence } else { vk::Fence::null() };
-            // SAFETY: the structures and the objects they name live in `self`; this thread alone uses queue and fence.
-            unsafe { self.gpu.device.queue_bind_sparse(self.gpu.queue, &call.infos, fence) }?;
+            self.submit(call, wait)?;
             if wait {
-                self.gpu.wait()?;
+                sample += stretch.end()?;
+                stretch = self.gpu.stretch();
             }
         }
-        Ok(())
+        Ok(sample)
+    }
+
+    /// The node's side of one measurement; every call is waited for. The resource was restored.
+    pub(crate) fn count(&self) -> Result<Counts> {
+        let node = self.gpu.node.as_ref().context("only the emulated node counts")?;
+        let mut counts = Counts::default();
+        let mut table = node.page_table()?;
+        for call in &self.calls {
+            let before = node.counters();
+            self.submit(call, true)?;
+            let called = node.counters();
+            self.gpu.wait()?;
+            counts += node.counters().since(&before, &called);
+            let after = node.page_table()?;
+            counts += Counts::fewest(&table, &after);
+            table = after;
+        }
+        Ok(counts)
+    }
+
+    /// One call; `fenced`: with the fence.
+    fn submit(&self, call: &Prepared, fenced: bool) -> Result<()> {
+        let fence = if fenced { self.gpu.fence } else { vk::Fence::null() };
+        // SAFETY: the structures and the objects they name live in `self`; this thread alone uses queue and fence.
+        Ok(unsafe { self.gpu.device.queue_bind_sparse(self.gpu.queue, &call.infos, fence) }?)
     }
 }
 
@@ -108,8 +133,8 @@ fn create_buffer(gpu: &Gpu, bytes: u64) -> Result<vk::Buffer> {
     Ok(unsafe { gpu.device.create_buffer(&create, None) }?)
 }
 
-fn create_image(gpu: &Gpu, bytes: u64) -> Result<vk::Image> {
-    let side = IMAGE_BLOCKS * 128;
+fn create_image(gpu: &Gpu, blocks: u32, bytes: u64) -> Result<vk::Image> {
+    let side = blocks * 128;
     let create = vk::ImageCreateInfo::default()
         .flags(vk::ImageCreateFlags::SPARSE_BINDING | vk::ImageCreateFlags::SPARSE_RESIDENCY)
         .image_type(vk::ImageType::TYPE_2D)
@@ -131,9 +156,9 @@ fn create_image(gpu: &Gpu, bytes: u64) -> Result<vk::Image> {
 }
 
 impl Prepared {
-    fn new(object: Object, memory: vk::DeviceMemory, call: &[Vec<Bind>]) -> Self {
+    fn new(resource: Resource, object: Object, memory: vk::DeviceMemory, call: &[Vec<Bind>]) -> Self {
         let source = |bind: &Bind| match bind.memory {
-            Some(page) => (memory, u64::from(page) * PAGE),
+            Some(page) => (memory, u64::from(page) * resource.page()),
             None => (vk::DeviceMemory::null(), 0),
         };
         // Lists without binds are not allowed in a VkBindSparseInfo: they become batches without lists.
@@ -142,7 +167,8 @@ impl Prepared {
         match object {
             Object::Buffer(buffer) => {
                 let of_buffer = |binds: &Vec<Bind>| {
-                    let list: Vec<_> = binds.iter().map(|bind| buffer_bind(bind, source(bind))).collect();
+                    let list: Vec<_> =
+                        binds.iter().map(|bind| buffer_bind(resource, bind, source(bind))).collect();
                     let (bind_count, p_binds) = (list.len() as u32, list.as_ptr());
                     let info =
                         vk::SparseBufferMemoryBindInfo { buffer, bind_count, p_binds, ..Default::default() };
@@ -161,7 +187,8 @@ impl Prepared {
             }
             Object::Image(image) => {
                 let of_image = |binds: &Vec<Bind>| {
-                    let list: Vec<_> = binds.iter().map(|bind| image_bind(bind, source(bind))).collect();
+                    let list: Vec<_> =
+                        binds.iter().map(|bind| image_bind(resource, bind, source(bind))).collect();
                     let (bind_count, p_binds) = (list.len() as u32, list.as_ptr());
                     let info =
                         vk::SparseImageMemoryBindInfo { image, bind_count, p_binds, ..Default::default() };
@@ -183,20 +210,29 @@ impl Prepared {
     }
 }
 
-fn buffer_bind(bind: &Bind, (memory, memory_offset): (vk::DeviceMemory, u64)) -> vk::SparseMemoryBind {
+fn buffer_bind(
+    resource: Resource,
+    bind: &Bind,
+    (memory, memory_offset): (vk::DeviceMemory, u64),
+) -> vk::SparseMemoryBind {
     vk::SparseMemoryBind {
-        resource_offset: u64::from(bind.first) * PAGE,
-        size: u64::from(bind.count) * PAGE,
+        resource_offset: u64::from(bind.first) * resource.page(),
+        size: u64::from(bind.count) * resource.page(),
         memory,
         memory_offset,
         flags: vk::SparseMemoryBindFlags::empty(),
     }
 }
 
-fn image_bind(bind: &Bind, (memory, memory_offset): (vk::DeviceMemory, u64)) -> vk::SparseImageMemoryBind {
-    let blocks = if bind.count == 1 { 1 } else { IMAGE_BLOCKS };
+fn image_bind(
+    resource: Resource,
+    bind: &Bind,
+    (memory, memory_offset): (vk::DeviceMemory, u64),
+) -> vk::SparseImageMemoryBind {
+    let side = resource.pages().isqrt();
+    let blocks = if bind.count == 1 { 1 } else { side };
     assert_eq!(bind.count, blocks * blocks, "an image bind is a block or the level");
-    let (x, y) = (bind.first % IMAGE_BLOCKS, bind.first / IMAGE_BLOCKS);
+    let (x, y) = (bind.first % side, bind.first / side);
     vk::SparseImageMemoryBind {
         subresource: vk::ImageSubresource {
             aspect_mask: vk::ImageAspectFlags::COLOR,

@@ -1,9 +1,9 @@
 //! Calls that bind nothing sparsely: what the layer costs those who never use it.
 
 use crate::gpu::Gpu;
+use crate::sample::Sample;
 use anyhow::Result;
 use ash::vk;
-use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
@@ -18,8 +18,8 @@ const REPEATED: u32 = 256;
 
 impl Call {
     /// One measurement: time a call.
-    pub(crate) fn measure(self, gpu: &Gpu) -> Result<Duration> {
-        let began = Instant::now();
+    pub(crate) fn measure(self, gpu: &Gpu) -> Result<Sample> {
+        let stretch = gpu.stretch();
         match self {
             Self::Submit => {
                 for index in 1..=REPEATED {
@@ -27,7 +27,7 @@ impl Call {
                     // SAFETY: this thread alone uses queue and fence.
                     unsafe { gpu.device.queue_submit(gpu.queue, &[vk::SubmitInfo::default()], fence) }?;
                 }
-                gpu.wait()?;
+                return Ok(stretch.end()? / REPEATED);
             }
             Self::Allocate => {
                 for _ in 0..REPEATED {
@@ -48,6 +48,6 @@ impl Call {
                 }
             }
         }
-        Ok(began.elapsed() / REPEATED)
+        Ok(stretch.end_unfenced() / REPEATED)
     }
 }

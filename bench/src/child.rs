@@ -1,12 +1,12 @@
-//! A process that opens lavapipe in one of the two ways and measures one row, sample by sample, as its parent asks.
+//! A process that opens the driver in one of the two ways and measures one row, sample by sample, as its parent asks.
 //!
-//! Protocol: on start the child writes a [`Hello`] as a line of JSON. Every line it reads is a number of samples to take, 0 meaning to lead
-//! the resource to the row's start and no further; it answers with a line of JSON, the samples in nanoseconds. At the end of its input it
-//! destroys its device and ends.
+//! Protocol, in lines of JSON: on start the child writes a [`Hello`], then it answers every [`Request`]. At the end of its input it destroys
+//! its device and ends.
 
 use crate::binder::Binder;
 use crate::gpu::Gpu;
-use crate::rows::{Row, Work};
+use crate::rows::{Row, Suite, Work};
+use crate::sample::{Counts, Sample};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,24 @@ pub(crate) struct Hello {
     layer: bool,
 }
 
+/// What a child is asked for.
+#[derive(Serialize, Deserialize)]
+enum Request {
+    /// To take samples, answered with a list of [`Sample`]; 0: to lead the resource to the row's start and no further.
+    Samples(u32),
+    /// To bind once, answered with [`Counts`].
+    Counts,
+}
+
+/// Lets threads that are woken, the emulated node's, run when the caller waits and not in the midst of the calls that are timed.
+fn wake_no_one_early() -> Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a valid structure; the policy is this process's alone.
+    let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) };
+    ensure!(set == 0, "the scheduler does not let this process be SCHED_BATCH");
+    Ok(())
+}
+
 /// Keeps the process, and the driver's threads that it will have, on the processor where it is.
 ///
 /// Otherwise a short row measures whether the scheduler woke the driver's thread beside the caller or on a processor that had to be
@@ -41,39 +59,50 @@ fn stay() -> Result<()> {
 }
 
 /// The child's side.
-pub(crate) fn serve(row: &Row) -> Result<()> {
+pub(crate) fn serve(suite: Suite, row: &Row) -> Result<()> {
     stay()?;
+    if suite == Suite::Drivers {
+        wake_no_one_early()?;
+    }
     let sparse = match row.work {
         Work::Bind(_) => true,
         Work::Call(_, sparse) => sparse,
     };
-    let gpu = Gpu::open(sparse)?;
+    let gpu = Gpu::open(suite, sparse)?;
     let layer = std::fs::read_to_string("/proc/self/maps")?.contains(manifest::LIBRARY);
     answer(&Hello { driver: gpu.driver.clone(), layer })?;
     match row.work {
         Work::Bind(workload) => {
             let mut binder = Binder::new(&gpu, &workload())?;
-            serve_samples(|count| {
-                if count == 0 {
-                    binder.restore()?;
-                }
-                (0..count)
-                    .map(|_| {
+            serve_requests(|request| match request {
+                Request::Samples(count) => {
+                    if count == 0 {
                         binder.restore()?;
-                        Ok(binder.measure()?.as_nanos() as u64)
-                    })
-                    .collect()
+                    }
+                    let mut sample = || -> Result<Sample> {
+                        binder.restore()?;
+                        binder.measure()
+                    };
+                    answer(&(0..count).map(|_| sample()).collect::<Result<Vec<_>>>()?)
+                }
+                Request::Counts => {
+                    binder.restore()?;
+                    answer(&binder.count()?)
+                }
             })
         }
-        Work::Call(call, _) => {
-            serve_samples(|count| (0..count).map(|_| Ok(call.measure(&gpu)?.as_nanos() as u64)).collect())
-        }
+        Work::Call(call, _) => serve_requests(|request| match request {
+            Request::Samples(count) => {
+                answer(&(0..count).map(|_| call.measure(&gpu)).collect::<Result<Vec<_>>>()?)
+            }
+            Request::Counts => bail!("a row that binds nothing has no counts"),
+        }),
     }
 }
 
-fn serve_samples(mut take: impl FnMut(u32) -> Result<Vec<u64>>) -> Result<()> {
+fn serve_requests(mut serve: impl FnMut(Request) -> Result<()>) -> Result<()> {
     for line in std::io::stdin().lock().lines() {
-        answer(&take(line?.trim().parse()?)?)?;
+        serve(serde_json::from_str(&line?)?)?;
     }
     Ok(())
 }
@@ -84,8 +113,9 @@ fn answer(value: &impl Serialize) -> Result<()> {
     Ok(output.flush()?)
 }
 
-/// How children find the layer.
+/// How children are started.
 pub(crate) struct Launcher {
+    pub(crate) suite: Suite,
     /// Folder of the layer's manifest, where it is not installed.
     pub(crate) layer_path: Option<PathBuf>,
 }
@@ -99,12 +129,15 @@ pub(crate) struct Child {
 }
 
 impl Launcher {
-    /// Starts a child for the row of number `row`. The layer's counters go to `stats`.
+    /// Starts a child for the suite's row of number `row`. The layer's counters go to `stats`.
     pub(crate) fn start(&self, row: usize, way: Way, stats: Option<&PathBuf>) -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--child", &row.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args([self.suite.name(), "--child", &row.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         command.env_remove("VK_INSTANCE_LAYERS").env_remove("ENABLE_TESSERA").env_remove("DISABLE_TESSERA");
-        command.env_remove("TESSERA_STATS");
+        command.env_remove("TESSERA_STATS").env_remove("TESSERA_VERIFY");
         match way {
             Way::Native => {
                 command.env("DISABLE_TESSERA", "1");
@@ -147,10 +180,18 @@ impl Launcher {
 }
 
 impl Child {
-    /// Takes samples, in nanoseconds.
-    pub(crate) fn samples(&mut self, count: u32) -> Result<Vec<u64>> {
+    pub(crate) fn samples(&mut self, count: u32) -> Result<Vec<Sample>> {
+        self.ask(&Request::Samples(count))
+    }
+
+    /// Binds once.
+    pub(crate) fn counts(&mut self) -> Result<Counts> {
+        self.ask(&Request::Counts)
+    }
+
+    fn ask<T: for<'de> Deserialize<'de>>(&mut self, request: &Request) -> Result<T> {
         let input = self.input.as_mut().context("the child was already told to end")?;
-        writeln!(input, "{count}").context("the measuring process has died")?;
+        writeln!(input, "{}", serde_json::to_string(request)?).context("the measuring process has died")?;
         read(&mut self.output)
     }
 

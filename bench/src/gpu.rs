@@ -1,7 +1,11 @@
-//! lavapipe, as any application opens it.
+//! A driver, as any application opens it.
 
+use crate::node::Node;
+use crate::rows::Suite;
+use crate::sample::Sample;
 use anyhow::{Context, Result, bail};
 use ash::vk;
+use std::time::Instant;
 
 /// The opened device, and what a measurement needs of it.
 pub(crate) struct Gpu {
@@ -13,11 +17,24 @@ pub(crate) struct Gpu {
     pub(crate) fence: vk::Fence,
     /// Driver and version, as the driver tells.
     pub(crate) driver: String,
+    /// What is emulated under it.
+    pub(crate) node: Option<Node>,
+}
+
+/// Calls that are being timed.
+pub(crate) struct Stretch<'gpu> {
+    gpu: &'gpu Gpu,
+    node: u64,
+    began: Instant,
 }
 
 impl Gpu {
-    /// Opens lavapipe, with the sparse features enabled or not.
-    pub(crate) fn open(sparse: bool) -> Result<Self> {
+    /// Opens the suite's driver, with the sparse features enabled or not.
+    pub(crate) fn open(suite: Suite, sparse: bool) -> Result<Self> {
+        let node = match suite {
+            Suite::Lavapipe => None,
+            Suite::Drivers => Some(Node::find()?),
+        };
         // SAFETY: loading the system's Vulkan loader runs no code of ours, and nothing unloads it before the last call.
         let entry = unsafe { ash::Entry::load() }
             .context("there is no Vulkan loader (Debian: apt install libvulkan1)")?;
@@ -30,7 +47,7 @@ impl Gpu {
             "vkCreateInstance (a layer that was asked for and not found is ERROR_LAYER_NOT_PRESENT)",
         )?;
         // SAFETY: the instance is alive; the queries write into structures that live through them.
-        let (physical, driver) = unsafe { find_lavapipe(&instance) }?;
+        let (physical, driver) = unsafe { find(&instance, suite) }?;
         let priorities = [1.0];
         let queues =
             [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
@@ -45,12 +62,12 @@ impl Gpu {
         let queue = unsafe { device.get_device_queue(0, 0) };
         // SAFETY: the device is alive.
         let fence = unsafe { device.create_fence(&vk::FenceCreateInfo::default(), None) }?;
-        Ok(Self { _entry: entry, instance, device, queue, fence, driver })
+        Ok(Self { _entry: entry, instance, device, queue, fence, driver, node })
     }
 
     /// Memory that nothing reads or writes.
     pub(crate) fn allocate(&self, bytes: u64) -> Result<vk::DeviceMemory> {
-        // lavapipe has one memory type.
+        // lavapipe has one memory type; Turnip binds any.
         let allocate = vk::MemoryAllocateInfo::default().allocation_size(bytes);
         // SAFETY: the device is alive.
         unsafe { self.device.allocate_memory(&allocate, None) }.context("vkAllocateMemory")
@@ -64,6 +81,34 @@ impl Gpu {
             self.device.reset_fences(&[self.fence])?;
         }
         Ok(())
+    }
+
+    /// Begins to time calls.
+    pub(crate) fn stretch(&self) -> Stretch<'_> {
+        Stretch { gpu: self, node: self.in_node(), began: Instant::now() }
+    }
+
+    /// Nanoseconds that the process has spent in the node's ioctls.
+    fn in_node(&self) -> u64 {
+        self.node.as_ref().map_or(0, |node| node.counters().ioctl_ns)
+    }
+}
+
+impl Stretch<'_> {
+    /// After calls of which the last has the fence.
+    pub(crate) fn end(self) -> Result<Sample> {
+        let gpu = self.gpu;
+        let mut sample = self.end_unfenced();
+        let returned = Instant::now();
+        gpu.wait()?;
+        sample.done += returned.elapsed().as_nanos() as u64;
+        Ok(sample)
+    }
+
+    /// After calls that leave nothing to wait for.
+    pub(crate) fn end_unfenced(self) -> Sample {
+        let calls = self.began.elapsed().as_nanos() as u64;
+        Sample { calls, node: self.gpu.in_node() - self.node, done: calls }
     }
 }
 
@@ -80,7 +125,7 @@ impl Drop for Gpu {
 
 /// # Safety
 /// The instance is alive.
-unsafe fn find_lavapipe(instance: &ash::Instance) -> Result<(vk::PhysicalDevice, String)> {
+unsafe fn find(instance: &ash::Instance, suite: Suite) -> Result<(vk::PhysicalDevice, String)> {
     // SAFETY: as the caller promises.
     for physical in unsafe { instance.enumerate_physical_devices() }? {
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
@@ -89,19 +134,34 @@ unsafe fn find_lavapipe(instance: &ash::Instance) -> Result<(vk::PhysicalDevice,
         unsafe { instance.get_physical_device_properties2(physical, &mut properties) };
         let name =
             properties.properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
-        if driver.driver_id != vk::DriverId::MESA_LLVMPIPE {
+        let software = driver.driver_id == vk::DriverId::MESA_LLVMPIPE;
+        if software != (suite == Suite::Lavapipe) {
             continue;
         }
         // SAFETY: as above.
         let features = unsafe { instance.get_physical_device_features(physical) };
         let version = driver.driver_info_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
-        let told = format!("lavapipe {version}, {name}");
+        let kind = match suite {
+            Suite::Lavapipe => "lavapipe".into(),
+            Suite::Drivers => driver.driver_name_as_c_str().unwrap_or_default().to_string_lossy(),
+        };
+        let told = format!("{kind} {version}, {name}");
         if features.sparse_residency_image2_d == vk::FALSE {
-            bail!(
-                "{told} has no sparse residency: Mesa 25 or newer is needed (Debian 12: bookworm-backports)"
-            );
+            match suite {
+                Suite::Lavapipe => bail!(
+                    "{told} has no sparse residency: Mesa 25 or newer is needed (Debian 12: bookworm-backports)"
+                ),
+                Suite::Drivers => {
+                    bail!("{told} has no sparse residency of images: choose another GPU in TESSERA_EMULATE")
+                }
+            }
         }
         return Ok((physical, told));
     }
-    bail!("there is no lavapipe: install mesa-vulkan-drivers (Debian 12: from bookworm-backports)")
+    match suite {
+        Suite::Lavapipe => {
+            bail!("there is no lavapipe: install mesa-vulkan-drivers (Debian 12: from bookworm-backports)")
+        }
+        Suite::Drivers => bail!("there is no Vulkan device on the emulated node"),
+    }
 }

@@ -1,12 +1,14 @@
-//! What sparse binding costs, native lavapipe and the layer side by side in one run.
+//! What sparse binding costs, a driver alone and with the layer side by side in one run.
 
 mod binder;
 mod calls;
 mod child;
 mod gpu;
 mod measure;
+mod node;
 mod report;
 mod rows;
+mod sample;
 mod workload;
 
 use anyhow::{Context, Result, bail};
@@ -15,20 +17,23 @@ use clap::Parser;
 use manifest::Kind;
 use measure::Effort;
 use report::Line;
-use rows::{ROWS, Row};
+use rows::{Row, Suite};
 use std::fs;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Measures sparse binding on lavapipe, without and with the layer in turns, each call to the completion of its fence.
+/// Measures sparse binding, without and with the layer in turns, each call to the completion of its fence.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// What to measure on
+    #[arg(value_enum, default_value_t = Suite::Lavapipe)]
+    suite: Suite,
     /// Measure only rows whose name contains this
     #[arg(long, value_name = "SUBSTR")]
     filter: Option<String>,
-    /// Measure only the driver
+    /// Measure only the driver, without the layer
     #[arg(long)]
     native: bool,
     /// Folder of the layer's manifest [default: the layer built beside this program, else the installed one]
@@ -50,18 +55,19 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let suite = arguments.suite;
     if let Some(index) = arguments.child {
-        return child::serve(ROWS.get(index).context("there is no such row")?);
+        return child::serve(suite, suite.rows().get(index).context("there is no such row")?);
     }
     let wanted = |row: &Row| arguments.filter.as_deref().is_none_or(|part| row.name.contains(part));
-    let rows: Vec<_> = ROWS.iter().enumerate().filter(|(_, row)| wanted(row)).collect();
+    let rows: Vec<_> = suite.rows().iter().enumerate().filter(|(_, row)| wanted(row)).collect();
     if rows.is_empty() {
-        let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        let names: Vec<_> = suite.rows().iter().map(|row| row.name).collect();
         bail!("no row's name contains that; the rows are:\n  {}", names.join("\n  "));
     }
 
     let folder = tempfile::tempdir()?;
-    let launcher = Launcher { layer_path: layer_path(&arguments, folder.path())? };
+    let launcher = Launcher { suite, layer_path: layer_path(&arguments, folder.path())? };
     let effort = Effort { rounds: arguments.rounds, turn: Duration::from_millis(arguments.turn) };
     let mut lines = vec![];
     for (done, (index, row)) in rows.iter().enumerate() {
@@ -73,12 +79,13 @@ fn main() -> Result<()> {
     progress("");
 
     match arguments.markdown.as_deref() {
-        Some(file) if file == Path::new("-") => print!("{}", report::markdown(&lines)),
+        Some(file) if file == Path::new("-") => print!("{}", report::markdown(suite, &lines)),
         file => {
             println!("{} {}", report::machine(), lines[0].measured.driver);
-            println!("{}", report::table(&lines, false));
+            println!("{}", report::tables(suite, &lines, false));
             if let Some(file) = file {
-                update(file, &report::markdown(&lines)).with_context(|| file.display().to_string())?;
+                update(suite, file, &report::markdown(suite, &lines))
+                    .with_context(|| file.display().to_string())?;
             }
         }
     }
@@ -99,12 +106,12 @@ fn layer_path(arguments: &Arguments, scratch: &Path) -> Result<Option<PathBuf>> 
     })
 }
 
-fn update(file: &Path, section: &str) -> Result<()> {
+fn update(suite: Suite, file: &Path, section: &str) -> Result<()> {
     let document = match fs::read_to_string(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         document => document?,
     };
-    Ok(fs::write(file, report::replace(&document, section))?)
+    Ok(fs::write(file, report::replace(suite, &document, section))?)
 }
 
 /// Says on a terminal what is being done, in a line that the next one overwrites.

@@ -1,26 +1,39 @@
-//! Measures a row: the driver and the layer side by side, then the operations that the layer sends.
+//! Measures a row: the driver and the layer side by side, then what reaches the kernel.
 
 use crate::child::{Child, Launcher, Way};
-use crate::rows::{Row, Work};
+use crate::rows::{Row, Suite, Work};
+use crate::sample::{Counts, Sample};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What was measured; times are medians in nanoseconds.
+/// What was measured.
 pub(crate) struct Measured {
-    pub(crate) native: f64,
-    pub(crate) layer: Option<f64>,
-    pub(crate) operations: Option<Operations>,
+    pub(crate) native: Times,
+    pub(crate) layer: Option<Times>,
+    pub(crate) kernel: Kernel,
     pub(crate) driver: String,
 }
 
-/// Operations per unit of the row.
-pub(crate) struct Operations {
-    pub(crate) asked: f64,
-    /// Sent to the kernel.
-    pub(crate) sent: Option<f64>,
-    pub(crate) minimum: f64,
+/// Medians, in nanoseconds.
+pub(crate) struct Times {
+    /// Of the calls, what was not spent in the emulated node.
+    pub(crate) own: f64,
+    /// Of the calls.
+    pub(crate) calls: f64,
+    /// To the completion of the fence.
+    pub(crate) done: f64,
+}
+
+/// What reached the kernel, per unit of the row.
+pub(crate) enum Kernel {
+    /// Calls that bind nothing.
+    Nothing,
+    /// Operations as counted by the layer: it emulates the kernel itself.
+    Operations { asked: f64, sent: Option<f64>, minimum: f64 },
+    /// As counted by the emulated node; these are for all units together.
+    Node { asked: f64, per: f64, native: Counts, layer: Option<Counts> },
 }
 
 /// How long to measure.
@@ -63,22 +76,43 @@ pub(crate) fn measure(
             samples.extend(side.finish()?);
         }
     }
-    let medians: Vec<f64> = samples.into_iter().map(median).collect();
-    let operations = match row.work {
-        Work::Bind(workload) => {
-            let workload = workload();
-            let per = f64::from(workload.per);
+    let mut times = samples.iter().map(|samples| Times::of(samples));
+    let native = times.next().context("nothing was measured")?;
+    let layer = times.next();
+    Ok(Measured { native, layer, kernel: kernel(launcher, index, row, with_layer)?, driver })
+}
+
+fn kernel(launcher: &Launcher, index: usize, row: &Row, with_layer: bool) -> Result<Kernel> {
+    let Work::Bind(workload) = row.work else { return Ok(Kernel::Nothing) };
+    let workload = workload();
+    let (per, asked) = (f64::from(workload.per), workload.asked());
+    Ok(match launcher.suite {
+        Suite::Lavapipe => {
             let sent = if with_layer { Some(sent(launcher, index)? / per) } else { None };
-            Some(Operations { asked: workload.asked(), sent, minimum: workload.minimum() as f64 / per })
+            Kernel::Operations { asked, sent, minimum: workload.minimum() as f64 / per }
         }
-        Work::Call(..) => None,
-    };
-    Ok(Measured { native: medians[0], layer: medians.get(1).copied(), operations, driver })
+        Suite::Drivers => {
+            let native = counts(launcher, index, Way::Native)?;
+            let layer = if with_layer { Some(counts(launcher, index, Way::Layer)?) } else { None };
+            Kernel::Node { asked, per, native, layer }
+        }
+    })
+}
+
+impl Times {
+    fn of(samples: &[Sample]) -> Self {
+        let median_of = |time: fn(&Sample) -> u64| median(samples.iter().map(time).collect());
+        Self {
+            own: median_of(|sample| sample.calls.saturating_sub(sample.node)),
+            calls: median_of(|sample| sample.calls),
+            done: median_of(|sample| sample.done),
+        }
+    }
 }
 
 struct Side {
     child: Child,
-    samples: Vec<u64>,
+    samples: Vec<Sample>,
     each_turn: u32,
 }
 
@@ -98,7 +132,7 @@ impl Side {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<u64>> {
+    fn finish(self) -> Result<Vec<Sample>> {
         self.child.end()?;
         Ok(self.samples)
     }
@@ -108,6 +142,16 @@ fn median(mut samples: Vec<u64>) -> f64 {
     samples.sort_unstable();
     let (low, high) = ((samples.len() - 1) / 2, samples.len() / 2);
     (samples[low] as f64 + samples[high] as f64) / 2.0
+}
+
+/// What the node does in one measurement.
+fn counts(launcher: &Launcher, index: usize, way: Way) -> Result<Counts> {
+    let mut child = launcher.start(index, way, None)?;
+    // The first call makes what a queue needs.
+    child.samples(1)?;
+    let counts = child.counts()?;
+    child.end()?;
+    Ok(counts)
 }
 
 /// The counters that the layer writes when a device ends; of many, what is needed here.

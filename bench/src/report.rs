@@ -1,7 +1,9 @@
-//! The table, for a terminal and for the documentation.
+//! The tables, for a terminal and for the documentation.
 
-use crate::measure::Measured;
-use crate::rows::Row;
+mod drivers;
+
+use crate::measure::{Kernel, Measured};
+use crate::rows::{Row, Suite};
 use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use comfy_table::{CellAlignment, Table};
 use std::fs;
@@ -16,13 +18,22 @@ pub(crate) struct Line<'a> {
 const HEADINGS: [&str; 8] =
     ["", "native", "layer", "faster", "wanted", "binds asked", "ops sent", "fewest changes"];
 
-/// The table, as Markdown or for a terminal.
-pub(crate) fn table(lines: &[Line<'_>], markdown: bool) -> String {
-    let mut table = Table::new();
-    table.load_preset(if markdown { ASCII_MARKDOWN } else { NOTHING }).set_header(HEADINGS);
-    for line in lines {
-        table.add_row(cells(line));
+/// The suite's tables, as Markdown or for a terminal.
+pub(crate) fn tables(suite: Suite, lines: &[Line<'_>], markdown: bool) -> String {
+    match suite {
+        Suite::Lavapipe => table(&HEADINGS, lines.iter().map(cells), markdown),
+        Suite::Drivers => drivers::tables(lines, markdown),
     }
+}
+
+fn table<const N: usize>(
+    headings: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    markdown: bool,
+) -> String {
+    let mut table = Table::new();
+    table.load_preset(if markdown { ASCII_MARKDOWN } else { NOTHING }).set_header(headings);
+    table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -30,27 +41,43 @@ pub(crate) fn table(lines: &[Line<'_>], markdown: bool) -> String {
 }
 
 fn cells(Line { row, measured }: &Line<'_>) -> [String; 8] {
-    let faster = measured.layer.map(|layer| measured.native / layer);
-    let wanted = row.target.map(|target| {
-        let met = match faster {
-            Some(faster) if faster >= target => " yes",
-            Some(_) => " NO",
-            None => "",
-        };
-        format!("{}x{met}", short(target))
-    });
-    let operations = measured.operations.as_ref();
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let native = measured.native.done;
+    let layer = measured.layer.as_ref().map(|times| times.done);
+    let (asked, sent, minimum) = match measured.kernel {
+        Kernel::Operations { asked, sent, minimum } => (Some(asked), sent, Some(minimum)),
+        Kernel::Nothing | Kernel::Node { .. } => (None, None, None),
+    };
     [
         row.name.into(),
-        time(measured.native),
-        or_dash(measured.layer.map(time)),
-        or_dash(faster.map(|faster| format!("{}x", short(faster)))),
-        or_dash(wanted),
-        or_dash(operations.map(|operations| short(operations.asked))),
-        or_dash(operations.and_then(|operations| operations.sent).map(short)),
-        or_dash(operations.map(|operations| short(operations.minimum))),
+        time(native),
+        or_dash(layer.map(time)),
+        or_dash(layer.map(|layer| times(native / layer))),
+        wanted(row, native, layer),
+        or_dash(asked.map(short)),
+        or_dash(sent.map(short)),
+        or_dash(minimum.map(short)),
     ]
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".into())
+}
+
+fn times(factor: f64) -> String {
+    format!("{}x", short(factor))
+}
+
+/// The aims, and whether they are met.
+fn wanted(row: &Row, native: f64, layer: Option<f64>) -> String {
+    let met = |is: &dyn Fn(f64) -> bool| match layer {
+        Some(layer) if is(layer) => " yes",
+        Some(_) => " NO",
+        None => "",
+    };
+    let faster =
+        row.target.map(|target| format!("{}x{}", short(target), met(&|layer| native / layer >= target)));
+    let limit = row.limit.map(|limit| format!("{}{}", time(limit), met(&|layer| layer <= limit)));
+    or_dash([faster, limit].into_iter().flatten().reduce(|all, next| format!("{all}, {next}")))
 }
 
 /// Nanoseconds, in the unit that suits.
@@ -73,16 +100,20 @@ fn short(number: f64) -> String {
     }
 }
 
-/// The section of docs/performance.md.
-pub(crate) fn markdown(lines: &[Line<'_>]) -> String {
+/// The suite's section of docs/performance.md.
+pub(crate) fn markdown(suite: Suite, lines: &[Line<'_>]) -> String {
     let driver = lines.first().map(|line| line.measured.driver.as_str()).unwrap_or("unknown driver");
-    format!("{}\n\nMedians; {}\n{}.\n\n{}\n", title(), machine(), driver, table(lines, true))
+    format!("{}\n\nMedians; {}\n{}.\n\n{}\n", title(suite), machine(), driver, tables(suite, lines, true))
 }
 
-fn title() -> String {
+fn title(suite: Suite) -> String {
+    let level = match suite {
+        Suite::Lavapipe => "##",
+        Suite::Drivers => "###",
+    };
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().ok();
     let date = date.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
-    format!("## Measured {} with tessera {}", date.trim(), env!("CARGO_PKG_VERSION"))
+    format!("{level} Measured {} with tessera {}", date.trim(), env!("CARGO_PKG_VERSION"))
 }
 
 /// What the numbers were taken on.
@@ -104,13 +135,17 @@ pub(crate) fn machine() -> String {
     format!("{processors} processors of {processor}, {memory}{system}, Linux {},", kernel.trim())
 }
 
-/// Puts `section` where the generated part of `document` is: between the marks, or at the end.
-pub(crate) fn replace(document: &str, section: &str) -> String {
-    const BEGIN: &str = "<!-- tessera-bench: generated from here -->\n";
-    const END: &str = "<!-- tessera-bench: generated to here -->\n";
-    let generated = format!("{BEGIN}{section}{END}");
-    let before = document.find(BEGIN);
-    let after = document.find(END).map(|at| at + END.len());
+/// Puts `section` where the suite's generated part of `document` is: between its marks, or at the end.
+pub(crate) fn replace(suite: Suite, document: &str, section: &str) -> String {
+    let program = match suite {
+        Suite::Lavapipe => "tessera-bench",
+        Suite::Drivers => "tessera-bench drivers",
+    };
+    let begin = format!("<!-- {program}: generated from here -->\n");
+    let end = format!("<!-- {program}: generated to here -->\n");
+    let generated = format!("{begin}{section}{end}");
+    let before = document.find(&begin);
+    let after = document.find(&end).map(|at| at + end.len());
     match (before, after) {
         (Some(before), Some(after)) if before < after => {
             format!("{}{generated}{}", &document[..before], &document[after..])
@@ -137,10 +172,14 @@ mod tests {
 
     #[test]
     fn only_the_generated_part_changes() {
-        let first = replace("# Performance\n", "one\n");
+        let first = replace(Suite::Lavapipe, "# Performance\n", "one\n");
         assert!(first.starts_with("# Performance\n\n<!--") && first.contains("one"));
-        let second = replace(&format!("{first}\nmore\n"), "two\n");
+        let second = replace(Suite::Lavapipe, &format!("{first}\nmore\n"), "two\n");
         assert!(second.starts_with("# Performance\n") && second.ends_with("more\n"));
         assert!(second.contains("two") && !second.contains("one"));
+        let third = replace(Suite::Drivers, &second, "three\n");
+        assert!(third.starts_with(&second) && third.contains("three"));
+        let fourth = replace(Suite::Drivers, &third, "four\n");
+        assert!(fourth.contains("two") && fourth.contains("four") && !fourth.contains("three"));
     }
 }

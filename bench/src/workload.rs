@@ -1,11 +1,7 @@
 //! What is bound in a row, as data: the same for the driver and for the layer, and enough to tell the fewest operations that would do.
 
-/// Bytes of a page of these workloads: lavapipe's sparse block.
-pub(crate) const PAGE: u64 = 65536;
-/// Pages of the buffer.
-pub(crate) const BUFFER_PAGES: u32 = 8192;
-/// Blocks of 128x128 RGBA8 texels along a side of the image.
-pub(crate) const IMAGE_BLOCKS: u32 = 64;
+/// Bytes of an image's block: what 128x128 RGBA8 texels take.
+pub(crate) const BLOCK: u64 = 65536;
 
 /// `count` pages (blocks, in the order of their addresses) of the resource from `first` on, bound to pages of memory from `memory` on, or
 /// to nothing.
@@ -19,17 +15,30 @@ pub(crate) struct Bind {
 /// What the pages belong to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resource {
-    Buffer,
-    /// One level; a bind is one block, or the whole level.
-    Image,
+    /// Of `pages` pages of `page` bytes.
+    Buffer { pages: u32, page: u64 },
+    /// One level of `side` by `side` blocks of 128x128 RGBA8 texels; a bind is one block, or the whole level.
+    Image { side: u32 },
 }
 
 impl Resource {
     pub(crate) const fn pages(self) -> u32 {
         match self {
-            Self::Buffer => BUFFER_PAGES,
-            Self::Image => IMAGE_BLOCKS * IMAGE_BLOCKS,
+            Self::Buffer { pages, .. } => pages,
+            Self::Image { side } => side * side,
         }
+    }
+
+    /// Bytes of a page.
+    pub(crate) const fn page(self) -> u64 {
+        match self {
+            Self::Buffer { page, .. } => page,
+            Self::Image { .. } => BLOCK,
+        }
+    }
+
+    pub(crate) const fn bytes(self) -> u64 {
+        self.pages() as u64 * self.page()
     }
 }
 
@@ -167,8 +176,16 @@ pub(crate) fn one(resource: Resource) -> Workload {
     Workload::call(resource, vec![], singly([1000], Some))
 }
 
-pub(crate) fn whole_level(resource: Resource) -> Workload {
+/// Everything in one bind.
+pub(crate) fn at_once(resource: Resource) -> Workload {
     Workload::call(resource, vec![], whole(resource, Some(0)))
+}
+
+/// A rectangle of 16x16 blocks, their memory row by row.
+pub(crate) fn rectangle(side: u32) -> Workload {
+    let blocks = (0..16).flat_map(|y| (0..16).map(move |x| (x, y)));
+    let bind = |(x, y)| Bind { first: y * side + x, count: 1, memory: Some(y * 16 + x) };
+    Workload::call(Resource::Image { side }, vec![], blocks.map(bind).collect())
 }
 
 /// 1024 VkBindSparseInfo of one bind each, in one call.
@@ -186,7 +203,7 @@ pub(crate) fn many_calls(resource: Resource) -> Workload {
 /// What a streaming engine does: a window of 8x6 blocks moves over the level in small steps. Every frame unbinds, block by block, what left
 /// the window and names all blocks in it, most of them where they were. A block's place in memory repeats with the window, so that no two
 /// blocks in it share one.
-pub(crate) fn flight() -> Workload {
+pub(crate) fn flight(side: u32) -> Workload {
     const FRAMES: u32 = 48;
     const WIDTH: u32 = 8;
     const HEIGHT: u32 = 6;
@@ -195,7 +212,7 @@ pub(crate) fn flight() -> Workload {
         let (left, top) = at(frame);
         (top..top + HEIGHT).flat_map(move |y| (left..left + WIDTH).map(move |x| (x, y)))
     };
-    let page = |(x, y): (u32, u32)| y * IMAGE_BLOCKS + x;
+    let page = |(x, y): (u32, u32)| y * side + x;
     let bind = |(x, y): (u32, u32)| Bind {
         first: page((x, y)),
         count: 1,
@@ -212,7 +229,7 @@ pub(crate) fn flight() -> Workload {
         })
         .collect();
     Workload {
-        resource: Resource::Image,
+        resource: Resource::Image { side },
         start: window(0).map(bind).collect(),
         calls,
         wait_each: true,
@@ -224,20 +241,24 @@ pub(crate) fn flight() -> Workload {
 mod tests {
     use super::*;
 
+    const BUFFER: Resource = Resource::Buffer { pages: 8192, page: 65536 };
+    const IMAGE: Resource = Resource::Image { side: 64 };
+
     #[test]
     fn fewest_operations() {
-        for resource in [Resource::Buffer, Resource::Image] {
+        for resource in [BUFFER, IMAGE] {
             assert_eq!(contiguous(resource).minimum(), 1);
             assert_eq!(shuffled_order(resource).minimum(), 1);
             assert_eq!(identical(resource).minimum(), 0);
             assert_eq!(unbind(resource).minimum(), 1);
-            assert_eq!(whole_level(resource).minimum(), 1);
+            assert_eq!(at_once(resource).minimum(), 1);
             // A few random neighbours happen to continue.
             let pages = u64::from(resource.pages());
             assert!((pages - 8..=pages).contains(&scattered(resource).minimum()));
         }
-        assert_eq!(many_infos(Resource::Buffer).minimum(), 1);
-        assert_eq!(many_calls(Resource::Buffer).minimum(), 1024);
+        assert_eq!(many_infos(BUFFER).minimum(), 1);
+        assert_eq!(many_calls(BUFFER).minimum(), 1024);
+        assert_eq!(rectangle(32).minimum(), 16);
     }
 
     #[test]
@@ -250,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_flight_keeps_its_window_in_the_pool() {
-        let flight = flight();
+        let flight = flight(64);
         let mut state = flight.start_state();
         for call in &flight.calls {
             call.iter().flatten().for_each(|bind| apply(&mut state, bind));
@@ -260,7 +281,7 @@ mod tests {
             assert_eq!(used.len(), 48, "every block of the window has a place of its own");
             assert_eq!(state.iter().flatten().count(), 48, "what left the window is unbound");
         }
-        assert!(!flight.is_closed() && identical(Resource::Image).is_closed());
+        assert!(!flight.is_closed() && identical(IMAGE).is_closed());
     }
 
     #[test]
