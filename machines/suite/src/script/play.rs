@@ -262,13 +262,6 @@ impl<K: Kernel> Player<K> {
     }
 }
 
-impl<K> Drop for Player<K> {
-    fn drop(&mut self) {
-        // Files first: what they hold may belong to the kernel's open file.
-        self.files.clear();
-    }
-}
-
 /// Instead of a step that must not be played.
 const LEFT_OUT: Outcome = Outcome { result: Err(Errno::CANCELED), values: vec![] };
 
