@@ -22,6 +22,9 @@ const PAGE_SIZE: u64 = 4096;
 /// What a last-level page table covers, and what a block entry maps.
 const BLOCK_SIZE: u64 = 2 << 20;
 
+/// Ids go from 1 to this (`PANTHOR_MAX_VMS_PER_FILE`).
+const MAX_VMS: u32 = 32;
+
 /// Operations a call.
 ///
 /// The kernel copies the whole array before it starts, and for an asynchronous call makes a job of every operation, each
@@ -221,6 +224,27 @@ pub fn mmap_offset(node: &dyn Node, handle: GemHandle) -> Result<u64, Errno> {
     Ok(arg.offset)
 }
 
+/// The ids of the VMs that the open file behind `node` has.
+pub fn vms(node: &dyn Node) -> Result<Vec<u32>, Errno> {
+    let mut ids = Vec::new();
+    for id in 1..=MAX_VMS {
+        let mut arg = uapi::VmGetState { vm_id: id, state: 0 };
+        // SAFETY: the argument holds no pointer.
+        match unsafe { call(node, &mut arg) } {
+            Ok(()) => ids.push(id),
+            Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(ids)
+}
+
+/// All addresses of the GPU's MMU, in bytes; a VM leaves the upper ones to the kernel.
+pub fn addresses(node: &dyn Node) -> Result<Range<u64>, Errno> {
+    let bits = uapi::mmu_va_bits(query::<uapi::GpuInfo>(node)?.mmu_features);
+    Ok(0..1 << bits.min(63))
+}
+
 /// What the driver behind `node` can do; the address range is still empty.
 fn limits(node: &dyn Node) -> Result<Limits, Errno> {
     let version = DriverVersion::query(node)?;
@@ -246,18 +270,39 @@ fn limits(node: &dyn Node) -> Result<Limits, Errno> {
 
 /// The smallest page that VM_BIND maps, in bytes.
 fn smallest_page(node: &dyn Node) -> Result<u64, Errno> {
-    let mut info = [uapi::MmuInfo::default()];
-    let mut arg = uapi::DevQuery {
-        r#type: uapi::DEV_QUERY_MMU_INFO,
-        size: size_of_val(&info) as u32,
-        pointer: user_address_mut(&mut info),
-    };
-    // SAFETY: the pointer is to `size` bytes that outlive the call.
-    unsafe { call(node, &mut arg)? };
-    match info[0].page_size_bitmap {
+    match query::<uapi::MmuInfo>(node)?.page_size_bitmap {
         0 => Err(Errno::NODEV),
         bitmap => Ok(bitmap & bitmap.wrapping_neg()),
     }
+}
+
+/// What `DEV_QUERY` tells.
+///
+/// # Safety
+/// Plain integers, in the layout of the structure that [`Self::QUERY`] asks for.
+unsafe trait Info: Default {
+    const QUERY: u32;
+}
+// SAFETY: a structure of the uapi, asked for by its number; here and below.
+unsafe impl Info for uapi::GpuInfo {
+    const QUERY: u32 = uapi::DEV_QUERY_GPU_INFO;
+}
+// SAFETY: as above.
+unsafe impl Info for uapi::MmuInfo {
+    const QUERY: u32 = uapi::DEV_QUERY_MMU_INFO;
+}
+
+fn query<T: Info>(node: &dyn Node) -> Result<T, Errno> {
+    let mut info = [T::default()];
+    let mut arg = uapi::DevQuery {
+        r#type: T::QUERY,
+        size: size_of_val(&info) as u32,
+        pointer: user_address_mut(&mut info),
+    };
+    // SAFETY: the pointer is to `size` bytes that outlive the call and may hold whatever comes.
+    unsafe { call(node, &mut arg)? };
+    let [info] = info;
+    Ok(info)
 }
 
 /// A bind operation as panthor's.

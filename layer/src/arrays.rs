@@ -12,6 +12,18 @@ pub unsafe fn slice<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
     unsafe { core::slice::from_raw_parts(pointer, count as usize) }
 }
 
+/// As [`slice`], to write to.
+///
+/// # Safety
+/// As for [`slice`]; and nobody else uses the array meanwhile.
+pub unsafe fn slice_mut<'a, T>(pointer: *mut T, count: u32) -> &'a mut [T] {
+    if count == 0 || pointer.is_null() {
+        return &mut [];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts_mut(pointer, count as usize) }
+}
+
 /// Writes an array in the way of Vulkan's two-call queries (`count` in and out, `out` null to ask for the number).
 ///
 /// # Safety

@@ -9,12 +9,15 @@ use thiserror::Error;
 /// Which kernel executes the layer's binds (`TESSERA_KERNEL`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kernel {
-    /// By driver: the emulated panthor under CPU drivers, the kernel's msm under Turnip, the driver itself elsewhere.
+    /// By driver: the emulated panthor under CPU drivers, the kernel's own msm or panthor under Turnip and PanVK, the driver itself
+    /// elsewhere.
     Auto,
     EmulatedPanthor,
     EmulatedMsm,
     /// The kernel's msm, for Turnip.
     Msm,
+    /// The kernel's panthor, for PanVK.
+    Panthor,
     /// The driver itself, with its own sparse binding.
     Forward,
     /// The layer stands aside for every device.
@@ -51,11 +54,6 @@ pub struct Config {
 pub enum ConfigError {
     #[error("{variable}={value:?} is not one of {allowed}")]
     Value { variable: &'static str, value: String, allowed: &'static str },
-    #[error(
-        "TESSERA_KERNEL={0} is not in this build yet: it has auto, emulated-panthor, emulated-msm, msm, forward \
-         and off"
-    )]
-    NotYet(&'static str),
 }
 
 impl Config {
@@ -74,7 +72,7 @@ impl Config {
             None | Some("auto") => Kernel::Auto,
             Some("emulated-panthor") => Kernel::EmulatedPanthor,
             Some("off") => Kernel::Off,
-            Some("panthor") => return Err(ConfigError::NotYet("panthor")),
+            Some("panthor") => Kernel::Panthor,
             Some("msm") => Kernel::Msm,
             Some("emulated-msm") => Kernel::EmulatedMsm,
             Some("forward") => Kernel::Forward,
@@ -179,7 +177,7 @@ mod tests {
             let message = with(&[(variable, value)]).unwrap_err().to_string();
             assert!(message.contains(variable) && message.contains(value), "{message}");
         }
-        assert!(matches!(with(&[("TESSERA_KERNEL", "panthor")]), Err(ConfigError::NotYet("panthor"))));
+        assert_eq!(with(&[("TESSERA_KERNEL", "panthor")]).unwrap().kernel, Kernel::Panthor);
     }
 
     #[test]

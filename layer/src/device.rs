@@ -7,9 +7,9 @@ use crate::arrays::slice;
 use crate::buffer::Buffer;
 use crate::chain::{self, ChainCopy};
 use crate::handles::Table;
+use crate::icd::direct::{self, Opening};
 use crate::icd::forward::Forward;
 use crate::icd::lavapipe::{self, Lavapipe};
-use crate::icd::turnip::{self, Descriptors, Turnip};
 use crate::icd::{Additions, Icd, Way};
 use crate::image::Image;
 use crate::instance::{self, Failure, Instance, guard};
@@ -20,7 +20,7 @@ use crate::semaphore::Timeline;
 use crate::stats::Stats;
 use ash::vk;
 use core::ffi::{CStr, c_char, c_void};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock};
 use thiserror::Error;
@@ -52,9 +52,6 @@ pub struct Sparse {
     pub timelines: Table<vk::Semaphore, Timeline>,
     pub stats: Stats,
 }
-
-/// Held while a driver opens its node.
-static OPENING: Mutex<()> = Mutex::new(());
 
 static DEVICES: LazyLock<RwLock<FxHashMap<DispatchKey, Arc<Device>>>> = LazyLock::new(RwLock::default);
 
@@ -97,8 +94,8 @@ impl Device {
 struct Created<'a> {
     features: vk::PhysicalDeviceFeatures,
     queues: &'a [vk::DeviceQueueCreateInfo<'a>],
-    /// The process's descriptors before.
-    before: Descriptors,
+    /// What there was before, where the layer binds on the driver's file.
+    opening: Option<Opening>,
 }
 
 impl Sparse {
@@ -121,15 +118,20 @@ impl Sparse {
                 let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
                 (Box::new(icd), address_space)
             }
-            Way::Turnip => match Turnip::start(instance, physical, next, load, &created.before) {
-                Ok((icd, address_space)) => (Box::new(icd), address_space),
-                // The driver can do it.
-                Err(error) => {
-                    tracing::info!("vkCreateDevice: tessera plans, the driver executes: {error}");
-                    let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
-                    (Box::new(icd), address_space)
+            Way::Turnip | Way::Panvk => {
+                let started =
+                    created.opening.as_ref().map(|opening| opening.start(instance, physical, next, load));
+                match started {
+                    Some(Ok((icd, address_space))) => (Box::new(icd), address_space),
+                    // The driver can do it.
+                    Some(Err(error)) => {
+                        tracing::info!("vkCreateDevice: tessera plans, the driver executes: {error}");
+                        let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
+                        (Box::new(icd), address_space)
+                    }
+                    None => return Ok(None),
                 }
-            },
+            }
         };
         Ok(Some(Self {
             features: created.features,
@@ -295,16 +297,14 @@ pub(crate) unsafe extern "system" fn create_device(
         let additions = match way {
             Way::Aside | Way::Forward => None,
             Way::Lavapipe => Some(&lavapipe::ADDITIONS),
-            Way::Turnip => Some(&turnip::ADDITIONS),
+            Way::Turnip | Way::Panvk => Some(&direct::ADDITIONS),
         };
         // SAFETY: as above.
         let set_loader_data = unsafe { loader::device_loader_data(info) };
         // SAFETY: as above.
         let enabled = additions.map(|additions| unsafe { Enabled::new(info, queues, additions) });
         let down = enabled.as_ref().map_or(info, |enabled| &enabled.info);
-        // A driver opens its node in here; another device's must not look like this one's.
-        let _alone = (way == Way::Turnip).then(|| OPENING.lock());
-        let before = if way == Way::Turnip { Descriptors::now() } else { Descriptors::default() };
+        let opening = Opening::new(way);
         // SAFETY: the application's valid arguments, edited.
         let result = unsafe { (instance.next.fp_v1_0().create_device)(physical, down, allocator, device) };
         if result != vk::Result::SUCCESS {
@@ -324,7 +324,7 @@ pub(crate) unsafe extern "system" fn create_device(
         let made = (|| {
             // SAFETY: the application's valid arguments.
             let own = unsafe { slice(down.p_queue_create_infos, down.queue_create_info_count) };
-            let created = Created { features, queues: own, before };
+            let created = Created { features, queues: own, opening };
             let sparse = Sparse::new(way, &instance, physical, &functions, load, &created)?;
             let added = queues.map(|queues| add_queues(&functions, queues, set_loader_data)).transpose()?;
             Ok((sparse, added))

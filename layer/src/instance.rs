@@ -2,7 +2,7 @@
 
 use crate::arrays::slice;
 use crate::config::{Config, Kernel};
-use crate::icd::turnip::report::{self, Messenger};
+use crate::icd::direct::report::{self, Messenger};
 use crate::icd::{Way, lavapipe};
 use crate::loader::{self, DispatchKey};
 use ash::vk;
@@ -115,14 +115,23 @@ impl Instance {
             return Way::Aside;
         }
         let kernel = self.config.kernel;
-        if driver.driver_id == vk::DriverId::MESA_TURNIP && matches!(kernel, Kernel::Auto | Kernel::Msm) {
-            return self.decide_turnip(device, &name);
+        match (driver.driver_id, kernel) {
+            (vk::DriverId::MESA_TURNIP, Kernel::Auto | Kernel::Msm) => {
+                // It opts in to VM_BIND when it opens the node, before anybody else can, or never.
+                let needs = "Mesa 25.2, Linux 6.17 and a GPU with page tables for each process";
+                return self.if_sparse(device, &name, Way::Turnip, "executed by the kernel's msm", needs);
+            }
+            (vk::DriverId::MESA_PANVK, Kernel::Auto | Kernel::Panthor) => {
+                let needs = "a Mesa newer than 25.0 and a Mali of v10 or later";
+                return self.if_sparse(device, &name, Way::Panvk, "executed by the kernel's panthor", needs);
+            }
+            _ => {}
         }
         let has_adapter = driver.driver_id == vk::DriverId::MESA_LLVMPIPE;
         if kernel == Kernel::Forward || (kernel == Kernel::Auto && !has_adapter) {
-            return self.forward(device, &name);
+            return self.if_sparse(device, &name, Way::Forward, "executed by the driver", "one that has");
         }
-        if !has_adapter || kernel == Kernel::Msm {
+        if !has_adapter || matches!(kernel, Kernel::Msm | Kernel::Panthor) {
             tracing::info!(
                 "{name:?}: left alone, TESSERA_KERNEL names a kernel that does not bind for its driver"
             );
@@ -141,32 +150,23 @@ impl Instance {
         }
     }
 
-    /// Hands plans to the driver, if it can bind.
-    fn forward(&self, device: vk::PhysicalDevice, name: &CStr) -> Way {
+    /// The way of a device whose driver has sparse binding; without, there is none: whoever comes after the driver comes too late.
+    fn if_sparse(
+        &self,
+        device: vk::PhysicalDevice,
+        name: &CStr,
+        way: Way,
+        executed: &str,
+        needs: &str,
+    ) -> Way {
         // SAFETY: a physical device of this instance.
         let features = unsafe { self.next.get_physical_device_features(device) };
         if features.sparse_binding == vk::FALSE {
-            tracing::info!("{name:?}: left alone, its driver has no sparse binding");
+            tracing::info!("{name:?}: left alone, its driver has no sparse binding here: it takes {needs}");
             return Way::Aside;
         }
-        tracing::info!("{name:?}: tessera plans sparse binding, the driver executes it");
-        Way::Forward
-    }
-}
-
-impl Instance {
-    fn decide_turnip(&self, device: vk::PhysicalDevice, name: &CStr) -> Way {
-        // SAFETY: a physical device of this instance.
-        let features = unsafe { self.next.get_physical_device_features(device) };
-        if features.sparse_binding == vk::FALSE {
-            // It opts in to VM_BIND when it opens the node, before anybody else can, or never.
-            tracing::info!(
-                "{name:?}: left alone, Turnip has no sparse binding here: it takes Mesa 25.2, Linux 6.17 and a GPU with page tables for each process"
-            );
-            return Way::Aside;
-        }
-        tracing::info!("{name:?}: sparse binding is tessera's, executed by the kernel's msm");
-        Way::Turnip
+        tracing::info!("{name:?}: sparse binding is tessera's, {executed}");
+        way
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) unsafe extern "system" fn create_instance(
         let mut raised = *info;
         raised.p_application_info = &raw const application;
         // Only a real driver's objects have to be asked for.
-        let asks = matches!(config.kernel, Kernel::Auto | Kernel::Msm);
+        let asks = matches!(config.kernel, Kernel::Auto | Kernel::Msm | Kernel::Panthor);
         // SAFETY: the application's valid arguments, here and below.
         let mut extensions =
             unsafe { slice(info.pp_enabled_extension_names, info.enabled_extension_count) }.to_vec();

@@ -1,9 +1,10 @@
 //! The added queue family as physical devices answer for it, and the devices that ask for its queues.
 
 use super::{Added, choose};
-use crate::arrays::{slice, write_array};
+use crate::arrays::{slice, slice_mut, write_array};
 use crate::chain;
 use crate::device::on_device;
+use crate::icd::Way;
 use crate::instance::{Instance, on_physical_device};
 use ash::vk;
 use core::ffi::CStr;
@@ -48,6 +49,14 @@ impl Family {
     }
 }
 
+/// Queues that draw can bind too where binds are calls of the kernel's and take no part of the driver's queue. PanVK has queues for
+/// binding alone, while most applications look for one that does everything.
+fn binds_too(way: Way, family: &mut vk::QueueFamilyProperties) {
+    if way == Way::Panvk && family.queue_flags.contains(vk::QueueFlags::GRAPHICS) {
+        family.queue_flags |= vk::QueueFlags::SPARSE_BINDING;
+    }
+}
+
 pub(crate) unsafe extern "system" fn get_physical_device_queue_family_properties(
     device: vk::PhysicalDevice,
     count: *mut u32,
@@ -55,9 +64,11 @@ pub(crate) unsafe extern "system" fn get_physical_device_queue_family_properties
 ) {
     on_physical_device(device, "vkGetPhysicalDeviceQueueFamilyProperties", |instance, _| {
         let Some(family) = Family::of(instance, device) else {
-            // SAFETY: the application's valid arguments, handed on.
+            // SAFETY: the application's valid arguments, handed on; then what was written is edited.
             return unsafe {
-                (instance.next.fp_v1_0().get_physical_device_queue_family_properties)(device, count, out)
+                (instance.next.fp_v1_0().get_physical_device_queue_family_properties)(device, count, out);
+                let way = instance.way(device);
+                slice_mut(out, *count).iter_mut().for_each(|family| binds_too(way, family));
             };
         };
         // SAFETY: a physical device of this instance.
@@ -76,8 +87,12 @@ pub(crate) unsafe extern "system" fn get_physical_device_queue_family_properties
     on_physical_device(device, "vkGetPhysicalDeviceQueueFamilyProperties2", |instance, _| {
         let next = instance.next.fp_v1_1().get_physical_device_queue_family_properties2;
         let Some(family) = Family::of(instance, device) else {
-            // SAFETY: the application's valid arguments, handed on.
-            return unsafe { next(device, count, out) };
+            // SAFETY: the application's valid arguments, handed on; then what was written is edited.
+            return unsafe {
+                next(device, count, out);
+                let (way, families) = (instance.way(device), slice_mut(out, *count));
+                families.iter_mut().for_each(|family| binds_too(way, &mut family.queue_family_properties));
+            };
         };
         // SAFETY: the application's count and array, as the specification describes them.
         unsafe {

@@ -1,8 +1,10 @@
 //! What the layer knows of each driver: where its resources are, how its memory is reached, how its queues wait. One file a driver.
 
+pub mod direct;
 pub mod forward;
 pub mod lavapipe;
-pub mod turnip;
+mod panvk;
+mod turnip;
 
 use crate::buffer::Buffer;
 use crate::carrier::Backing;
@@ -28,6 +30,8 @@ pub enum Way {
     Forward,
     /// The kernel's msm, under Turnip.
     Turnip,
+    /// The kernel's panthor, under PanVK.
+    Panvk,
 }
 
 /// What the layer turns on for itself when a device is made.

@@ -277,16 +277,8 @@ impl Queue {
         };
         scratch.waits.push(self.payloads.semaphore(d, begun, number).ok_or(NO_BRIDGE)?);
         let (signals, values) = ([begun], [number]);
-        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
-            .wait_semaphore_values(&others.1)
-            .signal_semaphore_values(&values);
-        let batch = vk::BindSparseInfo::default()
-            .wait_semaphores(&others.0)
-            .signal_semaphores(&signals)
-            .push_next(&mut values);
         // No lock is held that the worker needs: the driver may wait in here for what the worker is about to signal.
-        // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
-        unsafe { d.next.queue_bind_sparse(queue, &[batch], vk::Fence::null()) }
+        submit_empty(d, queue, (&others.0, &others.1), (&signals, &values), vk::Fence::null())
     }
 
     /// The signals of a group in the kernel's terms. What only the driver can signal is returned: to be submitted behind the bind.
@@ -399,16 +391,29 @@ impl Queue {
 impl DriverSignals {
     fn submit(&self, d: &Device, queue: vk::Queue) -> Result<(), vk::Result> {
         let (waits, values) = ([self.bound], [self.number]);
-        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
-            .wait_semaphore_values(&values)
-            .signal_semaphore_values(&self.values);
-        let batch = vk::BindSparseInfo::default()
-            .wait_semaphores(&waits)
-            .signal_semaphores(&self.semaphores)
-            .push_next(&mut values);
-        // SAFETY: the application owns the queue during its call; the semaphores and the fence are its own or ours.
-        unsafe { d.next.queue_bind_sparse(queue, &[batch], self.fence) }
+        submit_empty(d, queue, (&waits, &values), (&self.semaphores, &self.values), self.fence)
     }
+}
+
+/// A batch of the driver's that only waits and signals. Queues that bind need not be the driver's to bind on, but all take submits.
+fn submit_empty(
+    d: &Device,
+    queue: vk::Queue,
+    waits: (&[vk::Semaphore], &[u64]),
+    signals: (&[vk::Semaphore], &[u64]),
+    fence: vk::Fence,
+) -> Result<(), vk::Result> {
+    let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; waits.0.len()];
+    let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+        .wait_semaphore_values(waits.1)
+        .signal_semaphore_values(signals.1);
+    let batch = vk::SubmitInfo::default()
+        .wait_semaphores(waits.0)
+        .wait_dst_stage_mask(&stages)
+        .signal_semaphores(signals.0)
+        .push_next(&mut values);
+    // SAFETY: the application owns the queue during its call; the semaphores and the fence are its own or ours.
+    unsafe { d.next.queue_submit(queue, &[batch], fence) }
 }
 
 /// The addresses of all resources that a batch names.

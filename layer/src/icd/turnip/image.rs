@@ -1,135 +1,67 @@
-//! Sparse images on Turnip: the driver's own. It reports their addresses, says where their levels are, and tiles them as the hardware
-//! wants it; all of that has to fit together before a block is bound by it.
+//! Sparse residency images on Turnip: it says where their levels are, and tiles them as the hardware wants it; all of that has to fit
+//! together before a block is bound by it.
 
-use super::{PAGE, Turnip, pages, report};
-use crate::device::{Device, Sparse};
+use crate::device::Device;
 use crate::format;
-use crate::image::{Image, ImagePlane};
+use crate::icd::direct::Layout;
 use crate::layout::{BLOCK, PlaneLayout};
-use crate::resource::CreateError;
-use crate::tiles::{MACROTILE, Tile, Tiled, TiledLevel};
+use crate::tiles::{Banks, MACROTILE, Tile, Tiled, TiledLevel};
 use ash::vk;
-use gpuvm::VaRange;
 
-impl Turnip {
-    /// # Safety
-    /// `info` is valid; `allocator` too.
-    pub(super) unsafe fn make_image(
-        &self,
-        d: &Device,
-        sparse: &Sparse,
-        info: &vk::ImageCreateInfo<'_>,
-        allocator: Option<&vk::AllocationCallbacks<'_>>,
-    ) -> Result<(vk::Image, Image), CreateError> {
-        // SAFETY: the application's valid arguments, handed on.
-        let (handle, range) = report::listen(|| unsafe { d.next.create_image(info, allocator) })
-            .map_err(|result| CreateError::Driver { call: "vkCreateImage", result })?;
-        match self.place_image(d, sparse, handle, range, info) {
-            Ok(image) => Ok((handle, image)),
-            Err(error) => {
-                // SAFETY: the image was made here and nobody knows it.
-                unsafe { d.next.destroy_image(handle, allocator) };
-                Err(error)
-            }
-        }
+/// Where the blocks of a residency image are; `None` where what is known does not fit together.
+pub fn layout(
+    banks: Banks,
+    d: &Device,
+    handle: vk::Image,
+    size: u64,
+    info: &vk::ImageCreateInfo<'_>,
+) -> Option<Layout> {
+    let [plane] = format::planes(info.format)[..] else { return None };
+    // Two aspects that are stored apart are two planes of the driver's.
+    // SAFETY: a new sparse image.
+    let needs = unsafe { d.next.get_image_sparse_memory_requirements(handle) };
+    let [needs] = needs[..] else { return None };
+    let granularity = plane.granularity(info.image_type)?;
+    if info.image_type != vk::ImageType::TYPE_2D || needs.format_properties.image_granularity != granularity {
+        return None;
     }
-
-    fn place_image(
-        &self,
-        d: &Device,
-        sparse: &Sparse,
-        handle: vk::Image,
-        range: Option<VaRange>,
-        info: &vk::ImageCreateInfo<'_>,
-    ) -> Result<Image, CreateError> {
-        let range = pages(range.ok_or(CreateError::NoAddress)?);
-        let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
-        // SAFETY: a new image, here and below.
-        let needs = unsafe { d.next.get_image_memory_requirements(handle) };
-        let layout = residency.then(|| self.layout(d, handle, range.len, info)).flatten();
-        let as_is = residency && layout.is_none();
-        if as_is {
-            tracing::info!(
-                "{:?}: how Turnip lays it out is not known; binds of its blocks are the driver's",
-                info.format
-            );
-        }
-        let planes = layout.map(|(aspects, layout)| ImagePlane { aspects, range, layout: Some(layout) });
-        self.adopt(sparse, range, residency)?;
-        Ok(Image {
-            // The driver asks for memory in larger units than it has addresses for: binds there bind nothing.
-            size: needs.size.max(range.len),
-            alignment: PAGE,
-            opaque: vec![range],
-            regions: Vec::new(),
-            planes: planes.into_iter().collect(),
-            residency,
-            unbound: self.unbound(residency),
-            as_is,
-            requirements: None,
-        })
+    let tile = Tile::of(&plane)?;
+    let block =
+        tile.macrotiles(granularity.width / plane.block.width, granularity.height / plane.block.height)?;
+    if u64::from(block[0] * block[1]) * MACROTILE != BLOCK {
+        return None;
     }
-
-    /// Where the blocks of a residency image are; `None` where what is known does not fit together.
-    fn layout(
-        &self,
-        d: &Device,
-        handle: vk::Image,
-        size: u64,
-        info: &vk::ImageCreateInfo<'_>,
-    ) -> Option<(vk::ImageAspectFlags, PlaneLayout)> {
-        let [plane] = format::planes(info.format)[..] else { return None };
-        // Two aspects that are stored apart are two planes of the driver's.
-        // SAFETY: a new sparse image.
-        let needs = unsafe { d.next.get_image_sparse_memory_requirements(handle) };
-        let [needs] = needs[..] else { return None };
-        let granularity = plane.granularity(info.image_type)?;
-        if info.image_type != vk::ImageType::TYPE_2D
-            || needs.format_properties.image_granularity != granularity
-        {
+    let extent = plane.extent_of(info.extent);
+    let mut layout = PlaneLayout::new(extent, granularity, info.mip_levels, info.array_layers, BLOCK);
+    let mut tiled = Tiled { block, levels: Vec::new() };
+    for (number, level) in (0..).zip(&mut layout.levels) {
+        let subresource =
+            vk::ImageSubresource { aspect_mask: plane.view_aspect, mip_level: number, array_layer: 0 };
+        // The specification keeps the answer for linear images to itself; Turnip answers for all.
+        // SAFETY: a new image, and a subresource of it.
+        let told = unsafe { d.next.get_image_subresource_layout(handle, subresource) };
+        let blocks = |texels: u32, block: u32| texels.div_ceil(block);
+        let (width, height) =
+            (blocks(level.extent.width, plane.block.width), blocks(level.extent.height, plane.block.height));
+        let macrotiles = tile.macrotiles_around(width, height);
+        let rows = tile.rows(told.row_pitch, banks);
+        // Levels of the mip tail are bound as bytes: they may be too small for macrotiles.
+        let rows = if number < needs.image_mip_tail_first_lod { rows? } else { rows.unwrap_or_default() };
+        level.offset = told.offset;
+        level.layer_stride = told.array_pitch;
+        let bytes = rows.pitch * u64::from(macrotiles[1]);
+        let last_layer = u64::from(info.array_layers - 1) * told.array_pitch;
+        let end = told.offset.checked_add(last_layer)?.checked_add(bytes)?;
+        let fits =
+            u64::from(macrotiles[0]) * MACROTILE <= rows.pitch && told.offset % MACROTILE == 0 && end <= size;
+        if number < needs.image_mip_tail_first_lod && !fits {
             return None;
         }
-        let tile = Tile::of(&plane)?;
-        let block =
-            tile.macrotiles(granularity.width / plane.block.width, granularity.height / plane.block.height)?;
-        if u64::from(block[0] * block[1]) * MACROTILE != BLOCK {
-            return None;
-        }
-        let extent = plane.extent_of(info.extent);
-        let mut layout = PlaneLayout::new(extent, granularity, info.mip_levels, info.array_layers, BLOCK);
-        let mut tiled = Tiled { block, levels: Vec::new() };
-        for (number, level) in (0..).zip(&mut layout.levels) {
-            let subresource =
-                vk::ImageSubresource { aspect_mask: plane.view_aspect, mip_level: number, array_layer: 0 };
-            // The specification keeps the answer for linear images to itself; Turnip answers for all.
-            // SAFETY: a new image, and a subresource of it.
-            let told = unsafe { d.next.get_image_subresource_layout(handle, subresource) };
-            let blocks = |texels: u32, block: u32| texels.div_ceil(block);
-            let (width, height) = (
-                blocks(level.extent.width, plane.block.width),
-                blocks(level.extent.height, plane.block.height),
-            );
-            let macrotiles = tile.macrotiles_around(width, height);
-            let rows = tile.rows(told.row_pitch, self.banks);
-            // Levels of the mip tail are bound as bytes: they may be too small for macrotiles.
-            let rows = if number < needs.image_mip_tail_first_lod { rows? } else { rows.unwrap_or_default() };
-            level.offset = told.offset;
-            level.layer_stride = told.array_pitch;
-            let bytes = rows.pitch * u64::from(macrotiles[1]);
-            let last_layer = u64::from(info.array_layers - 1) * told.array_pitch;
-            let end = told.offset.checked_add(last_layer)?.checked_add(bytes)?;
-            let fits = u64::from(macrotiles[0]) * MACROTILE <= rows.pitch
-                && told.offset % MACROTILE == 0
-                && end <= size;
-            if number < needs.image_mip_tail_first_lod && !fits {
-                return None;
-            }
-            tiled.levels.push(TiledLevel { rows, macrotiles });
-        }
-        // Blocks are bound in levels before the tail only.
-        layout.levels.truncate(needs.image_mip_tail_first_lod as usize);
-        layout.tiled = Some(tiled);
-        layout.size = size;
-        Some((plane.aspects, layout))
+        tiled.levels.push(TiledLevel { rows, macrotiles });
     }
+    // Blocks are bound in levels before the tail only.
+    layout.levels.truncate(needs.image_mip_tail_first_lod as usize);
+    layout.tiled = Some(tiled);
+    layout.size = size;
+    Some((plane.aspects, layout))
 }

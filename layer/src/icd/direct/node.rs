@@ -23,17 +23,22 @@ impl Descriptors {
     /// The one node of a kernel driver that was opened since, as a descriptor of the layer's own for the same open file. What else is
     /// the driver's stays its own.
     pub fn opened_since(&self, driver: &str) -> Option<RenderNode> {
-        let opened = Self::now().0.into_iter().filter(|fd| !self.0.contains(fd)).filter_map(|fd| {
-            // SAFETY: open a moment ago. If somebody else has closed it meanwhile, the call fails; if the number has become another
-            // file, that is looked at like any other.
-            let file = unsafe { BorrowedFd::borrow_raw(fd) };
-            let node = RenderNode::from_fd(rustix::io::fcntl_dupfd_cloexec(file, 3).ok()?);
-            (DriverVersion::query(&node).ok()?.name == driver).then_some(node)
-        });
-        let mut opened: Vec<_> = opened.collect();
+        let opened = drm_nodes(driver).filter(|(fd, _)| !self.0.contains(fd));
+        let mut opened: Vec<_> = opened.map(|(_, node)| node).collect();
         // Two could not be told apart.
         opened.pop().filter(|_| opened.is_empty())
     }
+}
+
+/// The process's open nodes of a kernel driver: each number, with a descriptor of the layer's own for the same open file.
+pub fn drm_nodes(driver: &str) -> impl Iterator<Item = (RawFd, RenderNode)> {
+    Descriptors::now().0.into_iter().filter_map(move |fd| {
+        // SAFETY: open a moment ago. If somebody else has closed it meanwhile, the call fails; if the number has become another
+        // file, that is looked at like any other.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        let node = RenderNode::from_fd(rustix::io::fcntl_dupfd_cloexec(file, 3).ok()?);
+        (DriverVersion::query(&node).ok()?.name == driver).then_some((fd, node))
+    })
 }
 
 fn is_drm(fd: RawFd) -> bool {

@@ -3,8 +3,8 @@
 use crate::address_space::Verifier;
 use core::ffi::c_int;
 use gpuvm::{Mapping, Target, VaRange};
-use kmd::GemHandle;
-use rustix::fd::{AsRawFd, OwnedFd};
+use kmd::{GemHandle, RenderNode};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// `TesseraEmulatorMapping`: pages of a VM that continue each other.
 #[repr(C)]
@@ -20,27 +20,25 @@ struct PageRun {
 
 type Mappings = unsafe extern "C" fn(fd: c_int, vm: u32, out: *mut PageRun, count: usize) -> isize;
 
-/// msm has one VM on a file.
-const VM: u32 = 1;
-
-/// The verifier of a device that works on `file`; `None`, with a line in the log, where the page table cannot be seen.
-pub fn verifier(file: Option<OwnedFd>) -> Option<Verifier> {
+/// The verifier of a device that works on VM `vm` of this file; `None`, with a line in the log, where the page table cannot be seen.
+pub fn verifier(node: &RenderNode, vm: u32) -> Option<Verifier> {
     // SAFETY: asks for a name.
     let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"tessera_emulator_mappings".as_ptr()) };
+    let file = node.as_fd().try_clone_to_owned().ok();
     let Some(file) = file.filter(|_| !function.is_null()) else {
         tracing::warn!("TESSERA_VERIFY: a real kernel does not show its page table");
         return None;
     };
     // SAFETY: the function of this name in libtessera_emulator.so.
     let mappings = unsafe { core::mem::transmute::<*mut core::ffi::c_void, Mappings>(function) };
-    Some(Box::new(move |mirror| compare(mirror, &read(mappings, &file)?)))
+    Some(Box::new(move |mirror| compare(mirror, &read(mappings, &file, vm)?)))
 }
 
-fn read(mappings: Mappings, file: &OwnedFd) -> Result<Vec<PageRun>, String> {
+fn read(mappings: Mappings, file: &OwnedFd, vm: u32) -> Result<Vec<PageRun>, String> {
     let mut runs: Vec<PageRun> = Vec::new();
     loop {
         // SAFETY: the array has so many elements.
-        let count = unsafe { mappings(file.as_raw_fd(), VM, runs.as_mut_ptr(), runs.len()) };
+        let count = unsafe { mappings(file.as_raw_fd(), vm, runs.as_mut_ptr(), runs.len()) };
         let count = usize::try_from(count).map_err(|_| "the page table cannot be read".to_owned())?;
         if count <= runs.len() {
             runs.truncate(count);

@@ -1,0 +1,61 @@
+//! PanVK (Mesa's driver for Arm Mali) on panthor. Devices share the open file of their physical device, and make a VM on it; what the
+//! driver maps by itself it maps at once, so nothing has to be waited for.
+
+mod image;
+mod vms;
+
+pub use vms::Vms;
+
+use super::direct::{Driver, Layout, Opened, StartError};
+use crate::device::Device;
+use ash::vk;
+use kmd::bo::MmapOffset;
+use kmd::panthor::{self, PanthorVm};
+use kmd::uapi::panthor as uapi;
+use kmd::{Errno, Vm};
+use std::sync::Arc;
+
+/// What is PanVK's own.
+struct Panvk {
+    vm: Arc<PanthorVm>,
+}
+
+/// The file of a new device; `before` are the VMs from before it was made.
+pub fn open(before: &Vms) -> Result<Opened, StartError> {
+    let (node, vm_id) = before.made_since().ok_or(StartError::NoNode(uapi::DRIVER_NAME))?;
+    let node = Arc::new(node);
+    let addresses = panthor::addresses(&*node)?;
+    let vm = Arc::new(PanthorVm::attach(node.clone(), vm_id, addresses)?);
+    // Without, the driver maps memory of its own where nothing is bound, over and over; nobody else can have that.
+    if !vm.limits().null_mapping {
+        return Err(StartError::NoSparseMaps);
+    }
+    let driver = Box::new(Panvk { vm: vm.clone() });
+    Ok(Opened { node, vm, vm_id, driver })
+}
+
+impl Driver for Panvk {
+    fn layout(
+        &self,
+        d: &Device,
+        image: vk::Image,
+        size: u64,
+        info: &vk::ImageCreateInfo<'_>,
+    ) -> Option<Layout> {
+        image::layout(d, image, size, info)
+    }
+
+    fn maps_null(&self) -> bool {
+        // Mesa 26.1 maps memory of its own there, 26.2 makes sparse maps: the driver does not say which it is.
+        false
+    }
+
+    fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno> {
+        // panthor has one bind queue a VM.
+        Ok(self.vm.clone())
+    }
+
+    fn mmap_offset(&self) -> MmapOffset {
+        panthor::mmap_offset
+    }
+}
