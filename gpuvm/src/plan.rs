@@ -46,8 +46,8 @@ impl<O> Plan<O> {
         self.ops.is_empty()
     }
 
-    /// The operations in order, in pieces no longer than the policy's `max_ops`. Where operations share tables a
-    /// piece ends between two tables, if that is possible without being empty.
+    /// The operations in order, in the fewest pieces that are no longer than the policy's `max_ops`. Where operations
+    /// share tables a piece ends between two tables, if that takes no piece more.
     pub fn chunks(&self) -> impl Iterator<Item = &[Op<O>]> + '_ {
         let mut rest = &self.ops[..];
         core::iter::from_fn(move || {
@@ -61,8 +61,10 @@ impl<O> Plan<O> {
     fn cut(&self, ops: &[Op<O>]) -> usize {
         let most = self.max_ops.min(ops.len());
         let Some(table) = self.table.filter(|_| most < ops.len()) else { return most };
+        // What the other pieces cannot take.
+        let least = ops.len() - (ops.len().div_ceil(most) - 1) * most;
         let parts = |&cut: &usize| (ops[cut - 1].range.end() - 1) / table != ops[cut].range.start / table;
-        (1..=most).rev().find(parts).unwrap_or(most)
+        (least..=most).rev().find(parts).unwrap_or(most)
     }
 }
 

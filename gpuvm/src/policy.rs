@@ -46,7 +46,7 @@ pub struct Policy {
     /// Most operations in one call of the kernel, the length of [`Plan::chunks`](crate::Plan::chunks); 0 counts as 1.
     pub max_ops: usize,
     /// Whether operations of one call share the page tables that are allocated for them, when they are sorted. Then
-    /// [`Plan::chunks`](crate::Plan::chunks) do not part operations in one table when they need not, and a second
+    /// [`Plan::chunks`](crate::Plan::chunks) do not part operations in one table when that takes no call more, and a second
     /// operation in a table does not cost the table again.
     pub shares_tables: bool,
     /// Whether mapping again what is mapped already, while the GPU uses it, is safe. Then an operation may reach
