@@ -24,6 +24,7 @@ pub(crate) struct Binder<'gpu> {
     start: Vec<Prepared>,
     started: bool,
     wait_each: bool,
+    fence: bool,
     per: u32,
 }
 
@@ -52,8 +53,8 @@ impl<'gpu> Binder<'gpu> {
             vec![prepare(&unbind), prepare(&vec![workload.start.clone()])]
         };
         let calls = workload.calls.iter().map(prepare).collect();
-        let (wait_each, per) = (workload.wait_each, workload.per);
-        Ok(Self { gpu, object, memory, calls, restore, start, started: false, wait_each, per })
+        let Workload { wait_each, fence, per, .. } = *workload;
+        Ok(Self { gpu, object, memory, calls, restore, start, started: false, wait_each, fence, per })
     }
 
     /// Brings the resource to the state in which measuring starts.
@@ -64,7 +65,8 @@ impl<'gpu> Binder<'gpu> {
         Ok(())
     }
 
-    /// One measurement, per the workload's unit.
+    /// One measurement, per the workload's unit. Profilers collect from its beginning to its end (`callgrind --toggle-collect`).
+    #[inline(never)]
     pub(crate) fn measure(&mut self) -> Result<Sample> {
         Ok(self.bind(&self.calls, self.wait_each)? / self.per)
     }
@@ -76,7 +78,7 @@ impl<'gpu> Binder<'gpu> {
             let wait = wait_each || index + 1 == calls.len();
             self.submit(call, wait)?;
             if wait {
-                sample += stretch.end()?;
+                sample += stretch.end(self.fence)?;
                 stretch = self.gpu.stretch();
             }
         }
@@ -92,7 +94,7 @@ impl<'gpu> Binder<'gpu> {
             let before = node.counters();
             self.submit(call, true)?;
             let called = node.counters();
-            self.gpu.wait()?;
+            self.gpu.wait(self.fence)?;
             counts += node.counters().since(&before, &called);
             let after = node.page_table()?;
             counts += Counts::fewest(&table, &after);
@@ -101,9 +103,9 @@ impl<'gpu> Binder<'gpu> {
         Ok(counts)
     }
 
-    /// One call; `fenced`: with the fence.
-    fn submit(&self, call: &Prepared, fenced: bool) -> Result<()> {
-        let fence = if fenced { self.gpu.fence } else { vk::Fence::null() };
+    /// One call, after which there is a wait or not.
+    fn submit(&self, call: &Prepared, wait: bool) -> Result<()> {
+        let fence = if wait && self.fence { self.gpu.fence } else { vk::Fence::null() };
         // SAFETY: the structures and the objects they name live in `self`; this thread alone uses queue and fence.
         Ok(unsafe { self.gpu.device.queue_bind_sparse(self.gpu.queue, &call.infos, fence) }?)
     }

@@ -27,7 +27,7 @@ impl Call {
                     // SAFETY: this thread alone uses queue and fence.
                     unsafe { gpu.device.queue_submit(gpu.queue, &[vk::SubmitInfo::default()], fence) }?;
                 }
-                return Ok(stretch.end()? / REPEATED);
+                return Ok(stretch.end(true)? / REPEATED);
             }
             Self::Allocate => {
                 for _ in 0..REPEATED {

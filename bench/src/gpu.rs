@@ -73,12 +73,16 @@ impl Gpu {
         unsafe { self.device.allocate_memory(&allocate, None) }.context("vkAllocateMemory")
     }
 
-    /// Waits for the fence and resets it.
-    pub(crate) fn wait(&self) -> Result<()> {
-        // SAFETY: the fence belongs to the device and was handed to a submission.
+    /// Waits for the fence and resets it, or waits for the queue.
+    pub(crate) fn wait(&self, fence: bool) -> Result<()> {
+        // SAFETY: the fence belongs to the device and was handed to a submission; this thread alone uses the queue.
         unsafe {
-            self.device.wait_for_fences(&[self.fence], true, u64::MAX)?;
-            self.device.reset_fences(&[self.fence])?;
+            if fence {
+                self.device.wait_for_fences(&[self.fence], true, u64::MAX)?;
+                self.device.reset_fences(&[self.fence])?;
+            } else {
+                self.device.queue_wait_idle(self.queue)?;
+            }
         }
         Ok(())
     }
@@ -95,12 +99,12 @@ impl Gpu {
 }
 
 impl Stretch<'_> {
-    /// After calls of which the last has the fence.
-    pub(crate) fn end(self) -> Result<Sample> {
+    /// After calls, of which the last has the fence or none has.
+    pub(crate) fn end(self, fence: bool) -> Result<Sample> {
         let gpu = self.gpu;
         let mut sample = self.end_unfenced();
         let returned = Instant::now();
-        gpu.wait()?;
+        gpu.wait(fence)?;
         sample.done += returned.elapsed().as_nanos() as u64;
         Ok(sample)
     }

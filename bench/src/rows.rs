@@ -108,6 +108,7 @@ const DRIVERS: &[Row] = &[
     bind("buffer: 1024 shuffled, linear", || workload::shuffled_order(BUFFER_64_MIB), HALF),
     bind("buffer: 1024 scattered", || workload::scattered(BUFFER_64_MIB), HALF),
     bind("buffer: identical rebind", || workload::identical(BUFFER_64_MIB), HALF),
+    bind("buffer: identical rebind, no fence", || workload::identical_unsignalled(BUFFER_64_MIB), HALF),
     bind("buffer: unbind 1024", || workload::unbind(BUFFER_64_MIB), HALF),
     bind("buffer: 1024 VkBindSparseInfo", || workload::many_infos(BUFFER_64_MIB), Some(50.0)),
     bind("buffer: 1024 calls", || workload::many_calls(BUFFER_64_MIB), ONE),

@@ -51,6 +51,8 @@ pub(crate) struct Workload {
     pub(crate) calls: Vec<Vec<Vec<Bind>>>,
     /// Whether every call is waited for, or only the last.
     pub(crate) wait_each: bool,
+    /// Whether waiting is for a fence that the call signals, or for the queue to be idle.
+    pub(crate) fence: bool,
     /// The time is told per this many.
     pub(crate) per: u32,
 }
@@ -60,7 +62,7 @@ type State = Vec<Option<u32>>;
 impl Workload {
     /// One call of one VkBindSparseInfo.
     fn call(resource: Resource, start: Vec<Bind>, binds: Vec<Bind>) -> Self {
-        Self { resource, start, calls: vec![vec![binds]], wait_each: true, per: 1 }
+        Self { resource, start, calls: vec![vec![binds]], wait_each: true, fence: true, per: 1 }
     }
 
     /// Binds asked for, per unit of time told.
@@ -168,6 +170,11 @@ pub(crate) fn identical(resource: Resource) -> Workload {
     Workload::call(resource, scatter(resource), scatter(resource))
 }
 
+/// [`identical`], with nothing to signal: such a call has nothing to do.
+pub(crate) fn identical_unsignalled(resource: Resource) -> Workload {
+    Workload { fence: false, ..identical(resource) }
+}
+
 pub(crate) fn unbind(resource: Resource) -> Workload {
     Workload::call(resource, whole(resource, Some(0)), singly(0..resource.pages(), |_| None))
 }
@@ -191,13 +198,13 @@ pub(crate) fn rectangle(side: u32) -> Workload {
 /// 1024 VkBindSparseInfo of one bind each, in one call.
 pub(crate) fn many_infos(resource: Resource) -> Workload {
     let infos = singly(0..1024, Some).into_iter().map(|bind| vec![bind]).collect();
-    Workload { resource, start: vec![], calls: vec![infos], wait_each: true, per: 1 }
+    Workload { resource, start: vec![], calls: vec![infos], wait_each: true, fence: true, per: 1 }
 }
 
 /// 1024 calls of one bind each, waited for at the end.
 pub(crate) fn many_calls(resource: Resource) -> Workload {
     let calls = singly(0..1024, Some).into_iter().map(|bind| vec![vec![bind]]).collect();
-    Workload { resource, start: vec![], calls, wait_each: false, per: 1 }
+    Workload { resource, start: vec![], calls, wait_each: false, fence: true, per: 1 }
 }
 
 /// What a streaming engine does: a window of 8x6 blocks moves over the level in small steps. Every frame unbinds, block by block, what left
@@ -233,6 +240,7 @@ pub(crate) fn flight(side: u32) -> Workload {
         start: window(0).map(bind).collect(),
         calls,
         wait_each: true,
+        fence: true,
         per: FRAMES,
     }
 }
