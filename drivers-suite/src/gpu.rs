@@ -17,8 +17,11 @@ pub struct Gpu {
     pub features: vk::PhysicalDeviceFeatures,
     /// Of a family that binds and does nothing else.
     pub queue: vk::Queue,
-    /// Of one that does everything.
+    /// Of one that draws, too.
     pub other: vk::Queue,
+    /// Whether that one binds, too.
+    pub other_binds: bool,
+    pub driver: vk::DriverId,
     pub memory: vk::DeviceMemory,
     pub node: Node,
 }
@@ -45,6 +48,11 @@ impl Gpu {
             };
             let sparse = with(vk::QueueFlags::SPARSE_BINDING, vk::QueueFlags::GRAPHICS)?;
             let general = with(vk::QueueFlags::GRAPHICS, vk::QueueFlags::empty())?;
+            let other_binds = families[general as usize].queue_flags.contains(vk::QueueFlags::SPARSE_BINDING);
+            let mut driver = vk::PhysicalDeviceDriverProperties::default();
+            let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+            instance.get_physical_device_properties2(physical, &mut properties);
+            let driver = driver.driver_id;
             let priorities = [1.0];
             let queues = [sparse, general].map(|family| {
                 vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities)
@@ -61,7 +69,18 @@ impl Gpu {
             let info = vk::MemoryAllocateInfo::default().allocation_size(POOL);
             let memory = device.allocate_memory(&info, None)?;
             let (queue, other) = (device.get_device_queue(sparse, 0), device.get_device_queue(general, 0));
-            Ok(Self { _entry: entry, instance, device, features, queue, other, memory, node })
+            Ok(Self {
+                _entry: entry,
+                instance,
+                device,
+                features,
+                queue,
+                other,
+                other_binds,
+                driver,
+                memory,
+                node,
+            })
         }
     }
 

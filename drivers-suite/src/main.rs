@@ -37,6 +37,8 @@ enum What {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Compares what two runs printed: of the driver alone, and with the layer
+    Judge { alone: PathBuf, layered: PathBuf },
     /// Runs the steps as the environment says, and prints what came of each: a line of JSON
     Run {
         /// Only steps whose name contains this
@@ -49,14 +51,26 @@ enum What {
 #[derive(Serialize, Deserialize)]
 struct Outcome {
     name: String,
+    /// It takes what the driver does not have.
+    skipped: bool,
     error: Option<String>,
     binds: Binds,
     table: Vec<Mapping>,
 }
 
+impl Outcome {
+    fn skipped(name: &str) -> Self {
+        Self { name: name.into(), skipped: true, error: None, binds: Binds::default(), table: Vec::new() }
+    }
+}
+
 fn run(filter: &str) -> Result<()> {
     let gpu = Gpu::new()?;
     for step in steps::all().filter(|step| step.name.contains(filter)) {
+        if !step.needs.are_met(&gpu) {
+            println!("{}", serde_json::to_string(&Outcome::skipped(step.name))?);
+            continue;
+        }
         gpu.node.mark(step.name);
         let resources = (step.prepare)(&gpu).with_context(|| step.name)?;
         gpu.node.mark("prepared");
@@ -68,6 +82,7 @@ fn run(filter: &str) -> Result<()> {
         let result = result.and(unsafe { gpu.device.device_wait_idle() }.map_err(Into::into));
         let outcome = Outcome {
             name: step.name.into(),
+            skipped: false,
             error: result.err().map(|error| format!("{error:#}")),
             binds: Binds { ioctls: after.ioctls - before.ioctls, ops: after.ops - before.ops },
             table: gpu.node.page_table()?,
@@ -85,7 +100,10 @@ fn outcomes(filter: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<
     command.envs(variables.iter().copied());
     let output = command.output()?;
     ensure!(output.status.success(), "the steps ended with {} ({variables:?})", output.status);
-    let lines = String::from_utf8(output.stdout)?;
+    read(&String::from_utf8(output.stdout)?)
+}
+
+fn read(lines: &str) -> Result<Vec<Outcome>> {
     lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
@@ -96,6 +114,10 @@ fn judge(alone: &Outcome, layered: &Outcome, fewest: steps::Fewest) -> Option<St
     }
     if let Some(error) = &layered.error {
         return Some(error.clone());
+    }
+    // Only the layer can: there is nothing to compare with, but the layer has compared its picture with the page table.
+    if alone.skipped || layered.skipped {
+        return None;
     }
     if alone.table != layered.table {
         let pair = alone.table.iter().zip(&layered.table).find(|(a, b)| a != b);
@@ -125,15 +147,23 @@ fn compare(layer: Option<PathBuf>, filter: &str) -> Result<()> {
             ("TESSERA_VERIFY", "1".as_ref()),
         ],
     )?;
+    report(&alone, &layered)
+}
+
+/// Prints the steps side by side. An error: some are wrong.
+fn report(alone: &[Outcome], layered: &[Outcome]) -> Result<()> {
     let mut wrong = 0;
     println!("{:44} {:>14} {:>14}", "step (VM_BIND: ioctls, operations)", "driver", "layer");
-    for (alone, layered) in alone.iter().zip(&layered) {
+    for (alone, layered) in alone.iter().zip(layered) {
         let fewest = steps::all().find(|step| step.name == alone.name).and_then(|step| step.fewest);
-        let count = |binds: Binds| format!("{} {:>6}", binds.ioctls, binds.ops);
+        let count = |outcome: &Outcome| match outcome {
+            Outcome { skipped: true, .. } => "cannot".into(),
+            Outcome { binds, .. } => format!("{} {:>6}", binds.ioctls, binds.ops),
+        };
         let judged = judge(alone, layered, fewest);
         wrong += usize::from(judged.is_some());
         let judged = judged.unwrap_or_default();
-        println!("{:44} {:>14} {:>14}  {judged}", alone.name, count(alone.binds), count(layered.binds));
+        println!("{:44} {:>14} {:>14}  {judged}", alone.name, count(alone), count(layered));
     }
     ensure!(alone.len() == layered.len(), "with the layer {} of {} steps ran", layered.len(), alone.len());
     if wrong > 0 {
@@ -145,6 +175,10 @@ fn compare(layer: Option<PathBuf>, filter: &str) -> Result<()> {
 fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Compare { layer, filter } => compare(layer, &filter),
+        What::Judge { alone, layered } => {
+            let [alone, layered] = [alone, layered].map(|path| read(&std::fs::read_to_string(path)?));
+            report(&alone?, &layered?)
+        }
         What::Run { filter } => run(&filter),
     }
 }

@@ -1,6 +1,6 @@
 //! Binds of buffers.
 
-use super::{Resources, Step, shuffled};
+use super::{Needs, Resources, Step, shuffled};
 use crate::gpu::{BLOCK, Gpu, POOL, unbind};
 use anyhow::Result;
 use ash::vk;
@@ -120,7 +120,7 @@ fn freed(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, prepare, run, fewest| Step { name, prepare, run, fewest };
+    let step = |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest };
     vec![
         step("1024 blocks in order", residency, contiguous, Some(1)),
         step("one bind of all", residency, whole, Some(1)),

@@ -1,6 +1,6 @@
 //! Binds of images; a driver without residency of images skips them.
 
-use super::{Resources, Step, shuffled};
+use super::{Needs, Resources, Step, shuffled};
 use crate::gpu::{BLOCK, Gpu};
 use anyhow::Result;
 use ash::vk;
@@ -108,6 +108,7 @@ macro_rules! format {
     ($format:ident) => {
         Step {
             name: concat!("every block of ", stringify!($format)),
+            needs: Needs::Nothing,
             prepare: |gpu| made(gpu, vk::Format::$format, ODD, 5, 3),
             run: |gpu, on| {
                 let Some(&image) = on.images.first() else { return Ok(()) };
@@ -120,7 +121,7 @@ macro_rules! format {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, prepare, run, fewest| Step { name, prepare, run, fewest };
+    let step = |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest };
     vec![
         step("one block of an image", large, one_block, Some(8)),
         step("16x16 blocks", large, square, Some(2048)),
@@ -128,6 +129,7 @@ pub fn steps() -> Vec<Step> {
         step("blocks bound and unbound", large, unbound, None),
         Step {
             name: "every block and the tail of a large image",
+            needs: Needs::Nothing,
             prepare: large,
             run: |gpu, on| {
                 let Some(&image) = on.images.first() else { return Ok(()) };

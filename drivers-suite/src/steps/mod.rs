@@ -6,13 +6,35 @@ mod sync;
 
 use crate::gpu::Gpu;
 use anyhow::Result;
+use ash::vk;
 
 /// The fewest operations that a step takes, where one is known. Each bind of the driver's own for resources and memory counts too.
 pub type Fewest = Option<u64>;
 
+/// What a step takes that not every driver has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Both queues of [`Gpu`] bind.
+    TwoBindQueues,
+    /// The driver binds on a queue of the kernel's that can be held back alone.
+    OwnQueue,
+}
+
+impl Needs {
+    pub fn are_met(self, gpu: &Gpu) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::TwoBindQueues => gpu.other_binds,
+            Self::OwnQueue => gpu.other_binds && gpu.driver == vk::DriverId::MESA_TURNIP,
+        }
+    }
+}
+
 /// A step: does something, and leaves what it made in place, so that the page table shows it.
 pub struct Step {
     pub name: &'static str,
+    pub needs: Needs,
     /// Done before counting.
     pub prepare: fn(&Gpu) -> Result<Resources>,
     pub run: fn(&Gpu, &Resources) -> Result<()>,
@@ -22,9 +44,9 @@ pub struct Step {
 /// What a step works on; destroyed after it was looked at.
 #[derive(Default)]
 pub struct Resources {
-    pub buffers: Vec<ash::vk::Buffer>,
-    pub images: Vec<ash::vk::Image>,
-    pub semaphores: Vec<ash::vk::Semaphore>,
+    pub buffers: Vec<vk::Buffer>,
+    pub images: Vec<vk::Image>,
+    pub semaphores: Vec<vk::Semaphore>,
 }
 
 impl Resources {

@@ -1,6 +1,6 @@
 //! Semaphores, fences, and the order of things.
 
-use super::{Resources, Step};
+use super::{Needs, Resources, Step};
 use crate::gpu::{BLOCK, Gpu};
 use anyhow::{Result, ensure};
 use ash::vk;
@@ -212,13 +212,13 @@ fn right_after_creation(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, run, fewest| Step { name, prepare: with_semaphores, run, fewest };
+    let step = |name, needs, run| Step { name, needs, prepare: with_semaphores, run, fewest: None };
     vec![
-        step("wait before signal", wait_before_signal, None),
-        step("binary semaphores", binary, None),
-        step("two threads in turns", turns, None),
-        step("fences and idle", idle, None),
-        step("imported semaphores", imported, None),
-        step("right after creation", right_after_creation, None),
+        step("wait before signal", Needs::TwoBindQueues, wait_before_signal),
+        step("binary semaphores", Needs::Nothing, binary),
+        step("two threads in turns", Needs::TwoBindQueues, turns),
+        step("fences and idle", Needs::Nothing, idle),
+        step("imported semaphores", Needs::Nothing, imported),
+        step("right after creation", Needs::OwnQueue, right_after_creation),
     ]
 }

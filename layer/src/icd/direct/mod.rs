@@ -90,9 +90,9 @@ pub trait Driver: Send + Sync {
     /// The kernel's VM, for one queue of Vulkan's: with a bind queue of its own where the kernel has several.
     fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno>;
 
-    /// Whether the driver leaves null mappings of the kernel's where nothing is bound of a residency resource.
-    fn maps_null(&self) -> bool {
-        true
+    /// Whether what is unbound of a resource without residency becomes a null mapping too.
+    fn unbinds_to_null(&self) -> bool {
+        false
     }
 
     /// What the layer's binds must come behind.
@@ -183,18 +183,18 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// What the driver has where nothing is bound.
+    fn null_if(&self, wanted: bool) -> OpKind<BoId> {
+        if wanted && self.null_mapping { OpKind::Null } else { OpKind::Unmap }
+    }
+
+    /// What unbinding leaves.
     fn unbound(&self, residency: bool) -> OpKind<BoId> {
-        if residency && self.null_mapping { OpKind::Null } else { OpKind::Unmap }
+        self.null_if(residency || self.driver.unbinds_to_null())
     }
 
     /// The mirror follows what the driver did for a new resource.
     fn adopt(&self, sparse: &Sparse, range: VaRange, residency: bool) -> Result<(), CreateError> {
-        let adopted = if residency && self.null_mapping && !self.driver.maps_null() {
-            sparse.address_space.add_window(range, None)
-        } else {
-            sparse.address_space.adopt_window(range, self.unbound(residency))
-        };
+        let adopted = sparse.address_space.adopt_window(range, self.null_if(residency));
         adopted.map_err(CreateError::Bind)?;
         self.driver.note_own_bind();
         Ok(())

@@ -45,9 +45,8 @@ impl Driver for Panvk {
         image::layout(d, image, size, info)
     }
 
-    fn maps_null(&self) -> bool {
-        // Mesa 26.1 maps memory of its own there, 26.2 makes sparse maps: the driver does not say which it is.
-        false
+    fn unbinds_to_null(&self) -> bool {
+        true
     }
 
     fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno> {
