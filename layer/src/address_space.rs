@@ -96,7 +96,7 @@ struct State {
     mirror: gpuvm::Vm<BoId, Binding>,
     planner: Planner<BoId>,
     next_object: u32,
-    /// By start address: the ranges that belong to resources.
+    /// By start address: the ranges of resources that have residency bits.
     windows: BTreeMap<u64, Window>,
     /// Operations that were taken, and the calls that it took.
     sent_ops: u64,
@@ -105,7 +105,7 @@ struct State {
 
 struct Window {
     range: VaRange,
-    residency: Option<Residency>,
+    residency: Residency,
 }
 
 impl AddressSpace {
@@ -259,7 +259,9 @@ impl AddressSpace {
         carrier: Option<&mut dyn Carrier>,
     ) -> Result<(), BindError> {
         let mut state = self.state.lock();
-        state.windows.insert(range.start, Window { range, residency });
+        if let Some(residency) = residency {
+            state.windows.insert(range.start, Window { range, residency });
+        }
         let result = self.bind_locked(&mut state, &[Want { range, kind: content }], carrier);
         if result.is_err() {
             state.windows.remove(&range.start);
@@ -529,6 +531,10 @@ impl State {
 
     /// Bits come after the pages: read back from the mirror, whatever became of the operations.
     fn refresh_residency(&self, ops: &[Op<BoId>]) {
+        // A glance that spares drivers which keep such bits themselves a look-up for every operation.
+        if self.windows.is_empty() {
+            return;
+        }
         for op in ops {
             self.with_residency(op.range, |residency, range| {
                 for mapping in self.mirror.iter_range(range) {
@@ -545,9 +551,7 @@ impl State {
         while let Some((_, window)) = windows.next()
             && let Some(part) = window.range.intersection(range)
         {
-            if let Some(residency) = &window.residency {
-                f(residency, part);
-            }
+            f(&window.residency, part);
         }
     }
 }
