@@ -52,8 +52,7 @@ fn symbol(name: &CStr) -> Result<*mut libc::c_void> {
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     ensure!(
         !found.is_null(),
-        "the emulated node is not there: run this program as `TESSERA_EMULATE=msm:a750 scripts/chroot run -- {} drivers`",
-        std::env::args().next().unwrap_or_default()
+        "the emulated node is not preloaded into this process: run scripts/bench-drivers"
     );
     Ok(found)
 }
@@ -95,14 +94,14 @@ impl Node {
 }
 
 impl Counters {
-    /// What happened since `before`; of that, the ioctls until `called`.
+    /// What calls did that `called` is from the end of; `self` is from when they were over.
     pub(crate) fn since(&self, before: &Self, called: &Self) -> Counts {
         Counts {
             ioctls: called.ioctls - before.ioctls,
-            binds: self.binds - before.binds,
+            binds: called.binds - before.binds,
+            jobs: called.jobs - before.jobs,
+            preallocated_pages: called.preallocated_pages - before.preallocated_pages,
             ops: self.ops - before.ops,
-            jobs: self.jobs - before.jobs,
-            preallocated_pages: self.preallocated_pages - before.preallocated_pages,
             entries_written: self.entries_written - before.entries_written,
             flushes: self.flushes - before.flushes,
             ..Counts::default()

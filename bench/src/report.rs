@@ -67,16 +67,15 @@ fn times(factor: f64) -> String {
     format!("{}x", short(factor))
 }
 
-/// The aims, and whether they are met.
+/// The aims, and whether a time of the layer's meets them.
 fn wanted(row: &Row, native: f64, layer: Option<f64>) -> String {
     let met = |is: &dyn Fn(f64) -> bool| match layer {
         Some(layer) if is(layer) => " yes",
         Some(_) => " NO",
         None => "",
     };
-    let faster =
-        row.target.map(|target| format!("{}x{}", short(target), met(&|layer| native / layer >= target)));
-    let limit = row.limit.map(|limit| format!("{}{}", time(limit), met(&|layer| layer <= limit)));
+    let faster = row.target.map(|target| times(target) + met(&|layer| native / layer >= target));
+    let limit = row.limit.map(|limit| time(limit) + met(&|layer| layer <= limit));
     or_dash([faster, limit].into_iter().flatten().reduce(|all, next| format!("{all}, {next}")))
 }
 

@@ -34,7 +34,7 @@ impl Div<u32> for Sample {
 /// What the emulated node did in a measurement, and the least that would have led to the same page tables.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// In the calls; waiting for them is not counted.
+    /// In the calls: waiting for their end is not counted, here and in what ioctls do at once.
     pub(crate) ioctls: u64,
     /// VM_BIND ioctls and their operations.
     pub(crate) binds: u64,

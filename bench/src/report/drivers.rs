@@ -1,11 +1,23 @@
 //! The tables of a real driver on the emulated node: one of times, one of what reached the node.
 
 use super::{Line, or_dash, short, table, time, times, wanted};
-use crate::measure::Kernel;
+use crate::measure::{Kernel, Times};
 use crate::sample::Counts;
 
-const TIMES: [&str; 9] =
-    ["", "driver", "layer", "faster", "wanted", "call: driver", "layer", "to fence: driver", "layer"];
+const TIMES: [&str; 12] = [
+    "",
+    "own time: driver",
+    "layer",
+    "faster",
+    "wanted",
+    "call: driver",
+    "layer",
+    "faster",
+    "wanted",
+    "to fence: driver",
+    "layer",
+    "faster",
+];
 
 const WORK: [&str; 9] = [
     "driver / layer",
@@ -25,18 +37,23 @@ pub(super) fn tables(lines: &[Line<'_>], markdown: bool) -> String {
     format!("{times}\n\n{}", table(&WORK, work, markdown))
 }
 
-fn time_cells(Line { row, measured }: &Line<'_>) -> [String; 9] {
+fn time_cells(Line { row, measured }: &Line<'_>) -> [String; 12] {
     let (native, layer) = (&measured.native, measured.layer.as_ref());
+    let wanted = |of: fn(&Times) -> f64| wanted(row, of(native), layer.map(of));
+    let faster = |of: fn(&Times) -> f64| or_dash(layer.map(|layer| times(of(native) / of(layer))));
     [
         row.name.into(),
         time(native.own),
         or_dash(layer.map(|layer| time(layer.own))),
-        or_dash(layer.map(|layer| times(native.own / layer.own))),
-        wanted(row, native.own, layer.map(|layer| layer.own)),
+        faster(|times| times.own),
+        wanted(|times| times.own),
         time(native.calls),
         or_dash(layer.map(|layer| time(layer.calls))),
+        faster(|times| times.calls),
+        wanted(|times| times.calls),
         time(native.done),
         or_dash(layer.map(|layer| time(layer.done))),
+        faster(|times| times.done),
     ]
 }
 
