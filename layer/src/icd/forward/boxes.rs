@@ -1,7 +1,7 @@
 //! From runs of blocks, in the order of a layout, to the boxes that a bind can name.
 //!
 //! A bind of several blocks takes its memory in the order x, then y, then z. The specification does not say so, but it is what the
-//! drivers do (lavapipe, RADV, ANV, NVK and Turnip were read), and what D3D12 on Vulkan relies on when it binds a whole subresource.
+//! drivers do (lavapipe, ANV, NVK and PanVK were read), and what D3D12 on Vulkan relies on when it binds a whole subresource.
 //! So rows join to a rectangle where one lies on the other and memory runs on, and rectangles to a box.
 
 use crate::layout::{BlockBox, PlaneLayout};
