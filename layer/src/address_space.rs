@@ -243,26 +243,11 @@ impl AddressSpace {
 
     /// Gives a resource its range of addresses: nothing is bound in it, its residency bits follow the binds.
     pub fn add_window(&self, range: VaRange, residency: Option<Residency>) -> Result<(), BindError> {
-        self.open_window(range, residency, OpKind::Null, None)
-    }
-
-    /// As [`Self::add_window`], for a range that the driver has given to its resource by itself: all of it is `content`.
-    pub fn adopt_window(&self, range: VaRange, content: OpKind<BoId>) -> Result<(), BindError> {
-        self.open_window(range, None, content, Some(&mut Follow))
-    }
-
-    fn open_window(
-        &self,
-        range: VaRange,
-        residency: Option<Residency>,
-        content: OpKind<BoId>,
-        carrier: Option<&mut dyn Carrier>,
-    ) -> Result<(), BindError> {
         let mut state = self.state.lock();
         if let Some(residency) = residency {
             state.windows.insert(range.start, Window { range, residency });
         }
-        let result = self.bind_locked(&mut state, &[Want { range, kind: content }], carrier);
+        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Null }], None);
         if result.is_err() {
             state.windows.remove(&range.start);
         }
@@ -271,24 +256,41 @@ impl AddressSpace {
 
     /// Takes the range away from its resource, with everything that is bound in it.
     pub fn remove_window(&self, range: VaRange) -> Result<(), BindError> {
-        self.end_window(range, None)
-    }
-
-    /// As [`Self::remove_window`], for a range that the driver takes away by itself.
-    pub fn forget_window(&self, range: VaRange) -> Result<(), BindError> {
-        self.end_window(range, Some(&mut Follow))
-    }
-
-    fn end_window(&self, range: VaRange, carrier: Option<&mut dyn Carrier>) -> Result<(), BindError> {
         let mut state = self.state.lock();
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Ok(left) = state.mirror.prefetch_ops(range)
         {
             left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
         }
-        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }], carrier);
+        let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }], None);
         state.windows.remove(&range.start);
         result
+    }
+
+    /// Follows a driver that has given a range to a resource by itself: with a null mapping in it, or with nothing.
+    ///
+    /// An error: something is there already, so the range cannot be the new resource's.
+    pub fn adopt_window(&self, range: VaRange, null: bool) -> Result<(), BindError> {
+        let mirror = &mut self.state.lock().mirror;
+        let mapping = Mapping { range, target: Target::Null };
+        if null {
+            return Ok(mirror.insert(mapping)?);
+        }
+        mirror.check(range)?;
+        match mirror.iter_range(range).next() {
+            Some(Mapping { range: mapped, .. }) => Err(VmError::Occupied { range, mapped }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Follows a driver that takes a range away from its resource by itself, with everything that is bound in it.
+    pub fn forget_window(&self, range: VaRange) -> Result<(), BindError> {
+        let mirror = &mut self.state.lock().mirror;
+        let ops = mirror.unmap_ops(range)?;
+        ops.steps().iter().for_each(|step| tracing::debug!("a resource goes: {step:?}"));
+        ops.commit();
+        mirror.deferred_cleanup();
+        Ok(())
     }
 
     /// Makes the wanted bindings true at once: later ones win over earlier ones. The log names them by `queue`.

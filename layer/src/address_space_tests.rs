@@ -132,3 +132,21 @@ fn the_log_names_queues() {
     let entries: Vec<_> = log.iter().map(|entry| (entry.queue, entry.op, entry.range)).collect();
     assert_eq!(entries, [(0, gpuvm::LogOp::MapNull, range(0, 64)), (7, gpuvm::LogOp::Map, range(3, 2))]);
 }
+
+#[test]
+fn what_a_driver_gives_must_be_free() {
+    let rig = Rig::new(Faults::default());
+    let calls = rig.node.counters().binds;
+    let (taken, free) = (range(60, 8), range(64, 8));
+    assert!(matches!(rig.space.adopt_window(taken, true), Err(BindError::Range(VmError::Occupied { .. }))));
+    assert!(matches!(rig.space.adopt_window(taken, false), Err(BindError::Range(VmError::Occupied { .. }))));
+    rig.space.adopt_window(free, false).unwrap();
+    rig.space.adopt_window(free, true).unwrap();
+    assert!(rig.space.adopt_window(free, true).is_err());
+    // It has a mapping of an object when it goes, and the mirror lets go of all of it.
+    let object = rig.object();
+    rig.space.bind_through(1, &[map(65, 2, &object, 0)], &mut Follow).unwrap();
+    rig.space.forget_window(free).unwrap();
+    rig.space.adopt_window(free, true).unwrap();
+    assert_eq!(rig.node.counters().binds, calls);
+}

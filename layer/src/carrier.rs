@@ -218,7 +218,7 @@ impl Carrier for Queued<'_> {
     }
 }
 
-/// Nobody: for what the driver does in the kernel by itself, and the mirror has to follow.
+/// Nobody: for address spaces that only the layer knows.
 pub struct Follow;
 
 impl Carrier for Follow {

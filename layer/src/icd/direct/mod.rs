@@ -183,18 +183,15 @@ pub struct Direct {
 }
 
 impl Direct {
-    fn null_if(&self, wanted: bool) -> OpKind<BoId> {
-        if wanted && self.null_mapping { OpKind::Null } else { OpKind::Unmap }
-    }
-
     /// What unbinding leaves.
     fn unbound(&self, residency: bool) -> OpKind<BoId> {
-        self.null_if(residency || self.driver.unbinds_to_null())
+        let null = self.null_mapping && (residency || self.driver.unbinds_to_null());
+        if null { OpKind::Null } else { OpKind::Unmap }
     }
 
     /// The mirror follows what the driver did for a new resource.
     fn adopt(&self, sparse: &Sparse, range: VaRange, residency: bool) -> Result<(), CreateError> {
-        let adopted = sparse.address_space.adopt_window(range, self.null_if(residency));
+        let adopted = sparse.address_space.adopt_window(range, residency && self.null_mapping);
         adopted.map_err(CreateError::Bind)?;
         self.driver.note_own_bind();
         Ok(())

@@ -72,7 +72,7 @@ impl Rig {
         let places = Places::new(END);
         let open = |resource, parts, tails| {
             let ranges = places.add(resource, parts, tails).unwrap();
-            ranges.iter().for_each(|&range| space.adopt_window(range, OpKind::Null).unwrap());
+            ranges.iter().for_each(|&range| space.adopt_window(range, true).unwrap());
             ranges
         };
         let part = Part::Bytes { offset: 0, flags: vk::SparseMemoryBindFlags::empty(), step: None };
