@@ -44,6 +44,18 @@ pub struct Additions {
     pub edit: fn(&mut ChainCopy),
 }
 
+/// Turns timeline semaphores on. A structure must not be chained twice: what the application has is edited in the copy, what it lacks is
+/// added.
+fn enable_timelines(chain: &mut ChainCopy) {
+    if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
+        features.timeline_semaphore = vk::TRUE;
+    } else if let Some(features) = chain.get_mut::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>() {
+        features.timeline_semaphore = vk::TRUE;
+    } else {
+        chain.push_front(vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true));
+    }
+}
+
 /// A driver's adapter on one device. Whatever it makes of the driver's stays the driver's.
 pub trait Icd: Send + Sync {
     /// Makes a sparse buffer and learns where it is. The create info follows the specification's rules for sparse buffers.

@@ -5,6 +5,7 @@
 //! `bound`; the second waits for `bound` and makes the application's signals. The driver runs a queue in order, so whatever is
 //! submitted later stays behind, and waiting for the queue waits for the binds.
 
+use super::worker::Worker;
 use super::{BindQueue, Group, Spare};
 use crate::address_space::Want;
 use crate::device::{Device, Sparse};
@@ -15,7 +16,6 @@ use kmd::Errno;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 /// How long a worker waits at a time before it looks whether its device is being destroyed, in nanoseconds.
 const PATIENCE: u64 = 50_000_000;
@@ -27,7 +27,7 @@ pub struct Queue {
     bound: vk::Semaphore,
     jobs: Mutex<Jobs>,
     wake: Condvar,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
     spare: Spare,
 }
 
@@ -65,7 +65,7 @@ impl Queue {
             bound,
             jobs: Mutex::default(),
             wake: Condvar::new(),
-            worker: Mutex::default(),
+            worker: Worker::default(),
             spare: Spare::default(),
         })
     }
@@ -74,20 +74,6 @@ impl Queue {
     fn is_idle(&self) -> bool {
         let jobs = self.jobs.lock();
         jobs.done == jobs.submitted
-    }
-
-    fn start_worker(self: &Arc<Self>, d: &Arc<Device>) -> Result<(), vk::Result> {
-        let mut worker = self.worker.lock();
-        if worker.is_none() {
-            let (queue, device) = (self.clone(), d.clone());
-            let thread = std::thread::Builder::new().name("tessera bind".into());
-            let started = thread.spawn(move || queue.work(&device)).map_err(|error| {
-                tracing::error!("vkQueueBindSparse: no thread for waiting binds: {error}");
-                vk::Result::ERROR_OUT_OF_HOST_MEMORY
-            })?;
-            *worker = Some(started);
-        }
-        Ok(())
     }
 
     fn work(&self, d: &Device) {
@@ -188,7 +174,7 @@ impl BindQueue for Queue {
                 .signal_semaphores(group.signals.semaphores)
                 .push_next(&mut second),
         ];
-        self.start_worker(d)?;
+        self.worker.start(&self, d, Self::work)?;
         let announced = sparse.address_space.announce(&group.wants);
         // No lock is held: the driver may wait in here for a signal that comes only after an earlier job of the worker's.
         // SAFETY: the application owns the queue during its call; the semaphores are its own or ours.
@@ -208,11 +194,7 @@ impl BindQueue for Queue {
     fn release(&self, d: &Device) {
         self.jobs.lock().stop = true;
         self.wake.notify_one();
-        if let Some(worker) = self.worker.lock().take()
-            && worker.join().is_err()
-        {
-            tracing::error!("the thread for waiting binds had a fault; please report it");
-        }
+        self.worker.join();
         // SAFETY: the device is idle (valid usage of vkDestroyDevice), the worker gone.
         unsafe {
             d.next.destroy_semaphore(self.begun, None);

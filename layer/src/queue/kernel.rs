@@ -7,6 +7,7 @@
 //! * Semaphores and fences that only the driver knows (the presentation engine signals such): an empty batch of the driver's waits for
 //!   them and signals a timeline semaphore of ours, or the other way round.
 
+use super::worker::Worker;
 use super::{BindQueue, Group, Spare};
 use crate::address_space::{BindError, Want};
 use crate::arrays::slice;
@@ -21,7 +22,6 @@ use kmd::{BindOp, Errno, Node, SyncPoint, Syncobj, SyncobjHandle, Vm};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the worker waits at a time before it looks whether its device is being destroyed.
@@ -43,7 +43,7 @@ pub struct Queue {
     state: Mutex<State>,
     /// Work for the worker, or an end of it.
     wake: Condvar,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
     spare: Spare,
 }
 
@@ -113,7 +113,7 @@ impl Queue {
             scratch: Mutex::default(),
             state: Mutex::default(),
             wake: Condvar::new(),
-            worker: Mutex::default(),
+            worker: Worker::default(),
             spare: Spare::default(),
         }
     }
@@ -171,7 +171,7 @@ impl Queue {
         scratch: &Scratch,
         wants: Vec<Want>,
     ) -> Result<(), vk::Result> {
-        self.start_worker(d)?;
+        self.worker.start(self, d, Self::work)?;
         let mut waits = scratch.waits.clone();
         let mut taken = Vec::new();
         // A binary semaphore is the application's again when the call returns. What it waits for has been submitted, by valid usage,
@@ -195,20 +195,6 @@ impl Queue {
             return Ok(());
         }
         syncobj::reset(self.node(), &scratch.binary).map_err(refused)
-    }
-
-    fn start_worker(self: &Arc<Self>, d: &Arc<Device>) -> Result<(), vk::Result> {
-        let mut worker = self.worker.lock();
-        if worker.is_none() {
-            let (queue, device) = (self.clone(), d.clone());
-            let thread = std::thread::Builder::new().name("tessera bind".into());
-            let started = thread.spawn(move || queue.work(&device)).map_err(|error| {
-                tracing::error!("vkQueueBindSparse: no thread for waiting binds: {error}");
-                vk::Result::ERROR_OUT_OF_HOST_MEMORY
-            })?;
-            *worker = Some(started);
-        }
-        Ok(())
     }
 
     fn work(&self, d: &Device) {
@@ -497,11 +483,7 @@ impl BindQueue for Queue {
     fn release(&self, d: &Device) {
         self.state.lock().stop = true;
         self.wake.notify_all();
-        if let Some(worker) = self.worker.lock().take()
-            && worker.join().is_err()
-        {
-            tracing::error!("the thread for waiting binds had a fault; please report it");
-        }
+        self.worker.join();
         if let Some(bridge) = self.scratch.lock().bridge.take() {
             self.destroy(d, bridge.begun);
             self.destroy(d, bridge.bound);

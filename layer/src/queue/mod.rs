@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod kernel;
+mod worker;
 
 use crate::added::schedule::{Place, Turn, points};
 use crate::address_space::Want;

@@ -9,11 +9,10 @@ mod verify;
 
 pub use node::{Descriptors, drm_nodes};
 
-use super::{Additions, Icd, Way, panvk, turnip};
+use super::{Additions, Icd, Way, enable_timelines, panvk, turnip};
 use crate::address_space::{AddressSpace, BoId};
 use crate::buffer::Buffer;
 use crate::carrier::{AtOnce, Backing, Before};
-use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse};
 use crate::image::{Image, ImagePlane};
 use crate::instance::Instance;
@@ -39,19 +38,9 @@ pub const ADDITIONS: Additions = Additions {
         vk::StructureType::PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         vk::StructureType::PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
     ],
+    // Semaphores that only the driver knows are bridged with timelines.
     edit: enable_timelines,
 };
-
-/// Semaphores that only the driver knows are bridged with timelines.
-fn enable_timelines(chain: &mut ChainCopy) {
-    if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
-        features.timeline_semaphore = vk::TRUE;
-    } else if let Some(features) = chain.get_mut::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>() {
-        features.timeline_semaphore = vk::TRUE;
-    } else {
-        chain.push_front(vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true));
-    }
-}
 
 /// Pages of the GPU, which are also what drivers align sparse resources to.
 pub const PAGE: u64 = 4096;

@@ -8,7 +8,7 @@ mod learn;
 pub use buffer::Plain;
 pub use learn::{LearnError, check, texel_bytes};
 
-use super::{Additions, Icd};
+use super::{Additions, Icd, enable_timelines};
 use crate::address_space::{AddressSpace, BindError, Verifier};
 use crate::buffer::Buffer;
 use crate::carrier::{AtOnce, Backing};
@@ -66,21 +66,13 @@ fn enable_features(chain: &mut ChainCopy) {
     }
     if let Some(features) = chain.get_mut::<vk::PhysicalDeviceVulkan12Features<'_>>() {
         features.buffer_device_address = vk::TRUE;
-        features.timeline_semaphore = vk::TRUE;
+    } else if let Some(features) = chain.get_mut::<vk::PhysicalDeviceBufferDeviceAddressFeatures<'_>>() {
+        features.buffer_device_address = vk::TRUE;
     } else {
-        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceBufferDeviceAddressFeatures<'_>>() {
-            features.buffer_device_address = vk::TRUE;
-        } else {
-            chain.push_front(
-                vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true),
-            );
-        }
-        if let Some(features) = chain.get_mut::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>() {
-            features.timeline_semaphore = vk::TRUE;
-        } else {
-            chain.push_front(vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true));
-        }
+        chain
+            .push_front(vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true));
     }
+    enable_timelines(chain);
 }
 
 /// Why a resource got no addresses.
