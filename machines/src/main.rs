@@ -8,6 +8,7 @@ mod kernel;
 mod modules;
 mod qemu;
 mod run;
+mod vulkan;
 
 use std::process::ExitCode;
 

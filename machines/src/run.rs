@@ -11,7 +11,7 @@ use crate::channel::{Event, Reader};
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
 use crate::qemu::{Machine, Setup};
-use crate::{devicetree, modules};
+use crate::{devicetree, modules, vulkan};
 use wire::paths;
 
 /// Exit status when it is the machine that failed, not the program in it; `timeout` uses the number below.
@@ -65,7 +65,9 @@ pub struct Options {
     /// Prints how long the parts took, and what the guest's first process has to say.
     #[arg(long, short)]
     verbose: bool,
-    /// The program, a static executable for arm64 Linux, and its arguments.
+    #[command(flatten)]
+    stack: vulkan::Stack,
+    /// The program, an executable for arm64 Linux, and its arguments. It is static, or --root has its libraries.
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -83,8 +85,9 @@ pub fn run(options: &Options) -> Result<i32> {
     modules::add(&mut initramfs, &kernel, &["panthor", "vgem"])?;
     let firmware = format!("/lib/firmware/arm/mali/{}/mali_csffw.bin", identity.firmware_dir());
     initramfs.file(&firmware, mali::firmware::passive());
-    add_command(&mut initramfs, &options.command)?;
-    initramfs.file(paths::ENVIRONMENT, environment(&options.environment));
+    let program = add_command(&mut initramfs, &options.command)?;
+    let variables = vulkan::add(&mut initramfs, &options.stack, options.gpu, program)?;
+    initramfs.file(paths::ENVIRONMENT, environment(&variables, &options.environment));
     for file in &options.files {
         let (host, guest) = file.split_once('=').with_context(|| format!("--file {file}: no '='"))?;
         initramfs.program(guest, Path::new(host))?;
@@ -122,7 +125,7 @@ fn guest_init() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn add_command(initramfs: &mut Initramfs, command: &[String]) -> Result<()> {
+fn add_command<'a>(initramfs: &mut Initramfs, command: &'a [String]) -> Result<&'a Path> {
     let [program, arguments @ ..] = command else { bail!("no program") };
     let host = Path::new(program);
     let name = host.file_name().and_then(|name| name.to_str()).context("the program has no name")?;
@@ -130,13 +133,16 @@ fn add_command(initramfs: &mut Initramfs, command: &[String]) -> Result<()> {
     initramfs.program(&guest, host)?;
     let words = std::iter::once(guest.as_str()).chain(arguments.iter().map(String::as_str));
     initramfs.file(paths::COMMAND, words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect());
-    Ok(())
+    Ok(host)
 }
 
-fn environment(wanted: &[String]) -> Vec<u8> {
+/// What is wanted comes last, so that it counts.
+fn environment(variables: &[(&str, String)], wanted: &[String]) -> Vec<u8> {
+    let variables = variables.iter().map(|(name, value)| format!("{name}={value}"));
     let taken = |name: &String| Some(format!("{name}={}", std::env::var(name).ok()?));
     let value = |word: &String| if word.contains('=') { Some(word.clone()) } else { taken(word) };
-    wanted.iter().filter_map(value).flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
+    let words = variables.chain(wanted.iter().filter_map(value));
+    words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
 }
 
 /// Passes on what the guest reports, until it says how the program ended: the last that it says.
