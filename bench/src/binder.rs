@@ -1,6 +1,7 @@
 //! Turns a workload into calls of vkQueueBindSparse and times them.
 
 use crate::gpu::Gpu;
+use crate::node::page_table;
 use crate::sample::{Counts, Sample};
 use crate::workload::{Bind, Resource, Workload};
 use anyhow::{Context, Result, ensure};
@@ -89,14 +90,14 @@ impl<'gpu> Binder<'gpu> {
     pub(crate) fn count(&self) -> Result<Counts> {
         let node = self.gpu.node.as_ref().context("only the emulated node counts")?;
         let mut counts = Counts::default();
-        let mut table = node.page_table()?;
+        let mut table = page_table(node)?;
         for call in &self.calls {
             let before = node.counters();
             self.submit(call, true)?;
             let called = node.counters();
             self.gpu.wait(self.fence)?;
-            counts += node.counters().since(&before, &called);
-            let after = node.page_table()?;
+            counts += Counts::between(&before, &called, &node.counters());
+            let after = page_table(node)?;
             counts += Counts::fewest(&table, &after);
             table = after;
         }

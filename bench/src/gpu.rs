@@ -1,10 +1,11 @@
 //! A driver, as any application opens it.
 
-use crate::node::Node;
+use crate::node;
 use crate::rows::Suite;
 use crate::sample::Sample;
 use anyhow::{Context, Result, bail};
 use ash::vk;
+use client::Emulator;
 use std::time::Instant;
 
 /// The opened device, and what a measurement needs of it.
@@ -18,7 +19,7 @@ pub(crate) struct Gpu {
     /// Driver and version, as the driver tells.
     pub(crate) driver: String,
     /// What is emulated under it.
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Emulator>,
 }
 
 /// Calls that are being timed.
@@ -33,7 +34,7 @@ impl Gpu {
     pub(crate) fn open(suite: Suite, sparse: bool) -> Result<Self> {
         let node = match suite {
             Suite::Lavapipe => None,
-            Suite::Drivers => Some(Node::find()?),
+            Suite::Drivers => Some(node::find()?),
         };
         // SAFETY: loading the system's Vulkan loader runs no code of ours, and nothing unloads it before the last call.
         let entry = unsafe { ash::Entry::load() }

@@ -1,115 +1,37 @@
 //! The emulated node under a real driver, as `libtessera_emulator.so` shows it to the process that it is preloaded into.
 
 use crate::sample::Counts;
-use anyhow::{Context, Result, ensure};
-use std::ffi::{CStr, c_int};
+use anyhow::{Context, Result};
+use client::{Counters, Emulator, Mapping};
 
 /// Operations that the kernel's drivers take in one VM_BIND without an allocation that grows with it, which the layer keeps to.
 const OPS_PER_IOCTL: u64 = 512;
 
-/// `EmulatorCounters` of the library.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Counters {
-    ioctls: u64,
-    binds: u64,
-    ops: u64,
-    jobs: u64,
-    table_pages: u64,
-    preallocated_pages: u64,
-    throttled: u64,
-    entries_written: u64,
-    flushes: u64,
-    live_bos: u64,
-    submits: u64,
-    pub(crate) ioctl_ns: u64,
+pub(crate) fn find() -> Result<Emulator> {
+    Emulator::find()
+        .context("the emulated node is not preloaded into this process: run scripts/bench-drivers")
 }
 
-/// `EmulatorMapping` of the library: pages that continue each other.
-#[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Mapping {
-    va: u64,
-    len: u64,
-    /// 0 for null mappings.
-    object: u64,
-    offset: u64,
-    handle: u32,
-    pad: u32,
+/// The page table of the device's address space: the first one (which msm and panthor number 1) of the file that was opened last.
+pub(crate) fn page_table(node: &Emulator) -> Result<Vec<Mapping>> {
+    node.mappings(None, 1).context("the node's page table cannot be read")
 }
 
-type CountersFn = unsafe extern "C" fn(*mut Counters, usize) -> c_int;
-type MappingsFn = unsafe extern "C" fn(c_int, u32, *mut Mapping, usize) -> isize;
-
-/// The library's functions.
-pub(crate) struct Node {
-    counters: CountersFn,
-    mappings: MappingsFn,
-}
-
-fn symbol(name: &CStr) -> Result<*mut libc::c_void> {
-    // SAFETY: a look-up by name in what the process has loaded.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    ensure!(
-        !found.is_null(),
-        "the emulated node is not preloaded into this process: run scripts/bench-drivers"
-    );
-    Ok(found)
-}
-
-impl Node {
-    pub(crate) fn find() -> Result<Self> {
-        let (counters, mappings) =
-            (symbol(c"tessera_emulator_counters")?, symbol(c"tessera_emulator_mappings")?);
-        // SAFETY: the library's functions of these names have these signatures.
-        unsafe {
-            Ok(Self {
-                counters: std::mem::transmute::<*mut libc::c_void, CountersFn>(counters),
-                mappings: std::mem::transmute::<*mut libc::c_void, MappingsFn>(mappings),
-            })
-        }
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        let mut counters = Counters::default();
-        // SAFETY: as many bytes as are said.
-        unsafe { (self.counters)(&mut counters, size_of::<Counters>()) };
-        counters
-    }
-
-    /// The page table of the device's address space: the first one (which msm and panthor number 1) of the file that was opened last.
-    pub(crate) fn page_table(&self) -> Result<Vec<Mapping>> {
-        let mut runs = Vec::new();
-        loop {
-            // SAFETY: room for as many as are said.
-            let count = unsafe { (self.mappings)(-1, 1, runs.as_mut_ptr(), runs.len()) };
-            let count = usize::try_from(count).context("the node's page table cannot be read")?;
-            if count <= runs.len() {
-                runs.truncate(count);
-                return Ok(runs);
-            }
-            runs.resize(count, Mapping::default());
-        }
-    }
-}
-
-impl Counters {
-    /// What calls did that `called` is from the end of; `self` is from when they were over.
-    pub(crate) fn since(&self, before: &Self, called: &Self) -> Counts {
-        Counts {
+impl Counts {
+    /// What calls did that lasted from `before` to `called` and were over by `done`.
+    pub(crate) fn between(before: &Counters, called: &Counters, done: &Counters) -> Self {
+        Self {
             ioctls: called.ioctls - before.ioctls,
             binds: called.binds - before.binds,
             jobs: called.jobs - before.jobs,
             preallocated_pages: called.preallocated_pages - before.preallocated_pages,
-            ops: self.ops - before.ops,
-            entries_written: self.entries_written - before.entries_written,
-            flushes: self.flushes - before.flushes,
-            ..Counts::default()
+            ops: done.ops - before.ops,
+            entries_written: done.entries_written - before.entries_written,
+            flushes: done.flushes - before.flushes,
+            ..Self::default()
         }
     }
-}
 
-impl Counts {
     /// The least that leads from one page table to another, in one call.
     pub(crate) fn fewest(before: &[Mapping], after: &[Mapping]) -> Self {
         let fewest_ops = changed_runs(before, after);

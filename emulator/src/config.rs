@@ -14,7 +14,7 @@ pub enum Unbound {
     Trap,
 }
 
-/// Failures to inject. Each number is 1-based, counts over the whole device and strikes once.
+/// Failures to inject. Each number is 1-based, counts over the whole device from when it is given, and strikes once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// The n-th allocation fails with `ENOMEM`: object backing, VM, syncobj, preparation of a VM_BIND operation.
@@ -157,24 +157,49 @@ impl Stats {
     }
 }
 
-/// One kind of fault: counts its events and says which one is to fail.
-#[derive(Debug)]
+/// One kind of fault: counts its events down to the one that is to fail.
+#[derive(Debug, Default)]
 pub(crate) struct Injector {
-    target: Option<u64>,
-    seen: AtomicU64,
+    /// Zero: none is to fail.
+    left: AtomicU64,
 }
 
 impl Injector {
-    pub(crate) fn new(target: Option<u64>) -> Self {
-        Self { target, seen: AtomicU64::new(0) }
+    /// The n-th event from now on is to fail.
+    pub(crate) fn set(&self, n: Option<u64>) {
+        self.left.store(n.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Counts one event; `true` when it is the one that must fail.
     pub(crate) fn strikes(&self) -> bool {
-        match self.target {
-            None => false,
-            Some(target) => self.seen.fetch_add(1, Ordering::Relaxed) + 1 == target,
-        }
+        let count_down = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count_down) == Ok(1)
+    }
+}
+
+/// Faults to inject, one counter a kind.
+#[derive(Debug, Default)]
+pub(crate) struct Injectors {
+    pub(crate) alloc: Injector,
+    pub(crate) op: Injector,
+    pub(crate) ioctl: Injector,
+    pub(crate) job: Injector,
+}
+
+impl Injectors {
+    pub(crate) fn new(faults: &Faults) -> Self {
+        let injectors = Self::default();
+        injectors.set(faults);
+        injectors
+    }
+
+    /// Counts anew, in place of what was asked for before.
+    pub(crate) fn set(&self, faults: &Faults) {
+        let Self { alloc, op, ioctl, job } = self;
+        alloc.set(faults.alloc);
+        op.set(faults.op);
+        ioctl.set(faults.ioctl);
+        job.set(faults.job);
     }
 }
 

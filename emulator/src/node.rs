@@ -11,7 +11,7 @@ use kmd::uapi::COMMAND_BASE;
 use rustix::io::Errno;
 use rustix::mm::{MprotectFlags, mprotect, munmap};
 
-use crate::config::{Config, Counters};
+use crate::config::{Config, Counters, Faults};
 use crate::drm::File;
 use crate::drm::gem::{Attributes, Object};
 use crate::drm::user::{Call, User};
@@ -209,6 +209,11 @@ impl Node {
     /// queue of msm, or the queue of a VM of panthor, by its number. `None`: all queues, the GPU's among them.
     pub fn single_out_jobs(&self, queue: Option<u32>) {
         self.driver.file().device.pace.single_out(queue);
+    }
+
+    /// Injects faults from now on, in place of those that were asked for before.
+    pub fn inject(&self, faults: &Faults) {
+        self.driver.file().device.faults.set(faults);
     }
 
     /// Keeps queued jobs of the device from running (`true`) until they are let go (`false`).

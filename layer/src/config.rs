@@ -1,7 +1,6 @@
 //! What the environment asks of the layer.
 
 use emulator::{Faults, Unbound};
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use thiserror::Error;
@@ -127,23 +126,10 @@ fn parse_faults(text: &str) -> Result<(Faults, bool), ConfigError> {
         value: text.into(),
         allowed: "alloc:N, op:N, ioctl:N (N from 1), map-nothing; several with commas",
     };
-    let mut faults = Faults::default();
-    let mut map_nothing = false;
-    for item in text.split(',').filter(|item| !item.is_empty()) {
-        if item == "map-nothing" {
-            map_nothing = true;
-            continue;
-        }
-        let (kind, number) = item.split_once(':').ok_or_else(wrong)?;
-        let number = number.parse::<NonZeroU64>().map_err(|_| wrong())?.get();
-        match kind {
-            "alloc" => faults.alloc = Some(number),
-            "op" => faults.op = Some(number),
-            "ioctl" => faults.ioctl = Some(number),
-            _ => return Err(wrong()),
-        }
-    }
-    Ok((faults, map_nothing))
+    let (nothing, kinds): (Vec<_>, Vec<_>) = text.split(',').partition(|item| *item == "map-nothing");
+    let faults: Faults = kinds.join(",").parse().map_err(|_| wrong())?;
+    // Jobs of the GPU do not come to this kernel.
+    if faults.job.is_some() { Err(wrong()) } else { Ok((faults, !nothing.is_empty())) }
 }
 
 #[cfg(test)]
@@ -171,6 +157,7 @@ mod tests {
             ("TESSERA_VERIFY", "yes"),
             ("TESSERA_FAULT", "op:0"),
             ("TESSERA_FAULT", "op"),
+            ("TESSERA_FAULT", "job:1"),
             ("TESSERA_SPARSE_QUEUES", "17"),
             ("TESSERA_SPARSE_QUEUES", "two"),
         ] {

@@ -5,48 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::ffi::c_int;
-use std::mem::transmute;
 
 use ash::vk;
+use client::Emulator;
 
 const TILE: u64 = 64 << 10;
 const TILES: u64 = 32;
 /// Tiles that are unbound again.
 const HOLES: [u64; 3] = [0, 7, 8];
 
-/// As `EmulatorMapping` of the preloaded library.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mapping {
-    va: u64,
-    len: u64,
-    object: u64,
-    offset: u64,
-    handle: u32,
-    pad: u32,
-}
-
 /// Object and offset of each tile; nothing for null mappings.
 type Tiles = BTreeMap<u64, Option<(u64, u64)>>;
 
 /// What the node maps in `va..va + len`, by tile.
 fn tiles(va: u64, len: u64) -> Result<Tiles, Box<dyn Error>> {
-    // SAFETY: a look-up by a C string.
-    let mappings = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"tessera_emulator_mappings".as_ptr()) };
-    if mappings.is_null() {
-        return Err("libtessera_emulator.so is not preloaded".into());
-    }
-    // SAFETY: as the library documents it.
-    let mappings: unsafe extern "C" fn(c_int, u32, *mut Mapping, usize) -> isize =
-        unsafe { transmute(mappings) };
-    let mut list = vec![Mapping::default(); 4096];
-    // SAFETY: room for as many as are said.
-    let count = unsafe { mappings(-1, 1, list.as_mut_ptr(), list.len()) };
-    list.truncate(usize::try_from(count)?);
-
+    let emulator = Emulator::find().ok_or("libtessera_emulator.so is not preloaded")?;
     let mut tiles = BTreeMap::new();
-    for mapping in list {
+    for mapping in emulator.mappings(None, 1)? {
         for at in (mapping.va..mapping.va + mapping.len).step_by(TILE as usize) {
             if (va..va + len).contains(&at) {
                 let target = (mapping.object, mapping.offset + (at - mapping.va));

@@ -1,5 +1,5 @@
 //! C functions for tests and measurements in the same process. Find them with `dlsym(RTLD_DEFAULT, ...)`: they are there when the
-//! library is preloaded.
+//! library is preloaded. In Rust, `client::Emulator` does that.
 
 use core::ffi::{CStr, c_char, c_int};
 use std::ffi::OsStr;
@@ -8,63 +8,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::{Counters, Functions, Mapping};
+use emulator::{Faults, Node};
 use rustix::io::Errno;
 
 use crate::dump;
 use crate::emulation::{self, FILES, OpenFile};
 use crate::errno::{contain, guard};
 
-/// What the device has done so far, and what there is now; as `emulator::Counters`, and what the library counts.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EmulatorCounters {
-    /// Ioctls, refused ones included.
-    pub ioctls: u64,
-    /// VM_BIND ioctls, refused ones included.
-    pub binds: u64,
-    /// VM_BIND operations.
-    pub ops: u64,
-    /// Jobs that went through a bind queue.
-    pub jobs: u64,
-    /// Page-table pages now.
-    pub table_pages: u64,
-    /// Page-table pages that the kernel would have preallocated so far.
-    pub preallocated_pages: u64,
-    /// VM_BIND ioctls that had to wait for preallocated pages.
-    pub throttled: u64,
-    /// Page-table entries written so far.
-    pub entries_written: u64,
-    /// TLB flushes so far.
-    pub flushes: u64,
-    /// Buffer objects now.
-    pub live_bos: u64,
-    /// Jobs of the GPU so far.
-    pub submits: u64,
-    /// Nanoseconds that threads have spent in ioctls: what to take off a caller's time to have its own.
-    pub ioctl_ns: u64,
-}
-
-/// Pages of a VM that continue each other. Bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EmulatorMapping {
-    /// Address of the first page.
-    pub va: u64,
-    /// Length.
-    pub len: u64,
-    /// Which object it is: a number that the device never uses twice; 0 for null mappings.
-    pub object: u64,
-    /// Offset in the object.
-    pub offset: u64,
-    /// The object's GEM handle in the open file; 0 where it was closed, and for null mappings.
-    pub handle: u32,
-    /// Zero.
-    pub pad: u32,
-}
+/// The functions have the types by which programs call them.
+const _: Functions = Functions {
+    counters: tessera_emulator_counters,
+    calls: tessera_emulator_calls,
+    mark: tessera_emulator_mark,
+    mappings: tessera_emulator_mappings,
+    dump: tessera_emulator_dump,
+    hold: tessera_emulator_hold,
+    single_out: tessera_emulator_single_out,
+    delay: tessera_emulator_delay,
+    fail: tessera_emulator_fail,
+};
 
 /// The open file behind a descriptor; -1: the one that was opened last, of those that are open.
 fn file(fd: c_int) -> Result<Arc<OpenFile>, Errno> {
     if fd == -1 { FILES.last() } else { FILES.get(fd) }.ok_or(Errno::BADF)
+}
+
+/// The device. `ENODEV`: no node has been opened.
+fn device() -> Result<Arc<Node>, Errno> {
+    emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)
 }
 
 /// `int tessera_emulator_counters(struct *out, size_t size)`: fills the first `size` bytes of `out` with the device's counters.
@@ -73,11 +45,10 @@ fn file(fd: c_int) -> Result<Arc<OpenFile>, Errno> {
 /// # Safety
 /// `out` has room for `size` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tessera_emulator_counters(out: *mut EmulatorCounters, size: usize) -> c_int {
+pub unsafe extern "C" fn tessera_emulator_counters(out: *mut Counters, size: usize) -> c_int {
     guard(-1, || {
-        let emulation = emulation::get().ok_or(Errno::NODEV)?;
-        let now = emulation.device().ok_or(Errno::NODEV)?.counters();
-        let counters = EmulatorCounters {
+        let now = device()?.counters();
+        let counters = Counters {
             ioctls: now.ioctls,
             binds: now.binds,
             ops: now.ops,
@@ -89,7 +60,7 @@ pub unsafe extern "C" fn tessera_emulator_counters(out: *mut EmulatorCounters, s
             flushes: now.flushes,
             live_bos: now.live_bos,
             submits: now.submits,
-            ioctl_ns: emulation.calls.nanoseconds(),
+            ioctl_ns: emulation::get().map_or(0, |emulation| emulation.calls.nanoseconds()),
         };
         let size = size.min(size_of_val(&counters));
         // SAFETY: our caller's promise; integers without padding.
@@ -130,15 +101,14 @@ pub unsafe extern "C" fn tessera_emulator_mark(text: *const c_char) {
 pub unsafe extern "C" fn tessera_emulator_mappings(
     fd: c_int,
     vm: u32,
-    out: *mut EmulatorMapping,
+    out: *mut Mapping,
     count: usize,
 ) -> isize {
     guard(-1, || {
         let runs = file(fd)?.node.mappings(vm);
         for (i, run) in runs.iter().take(count).enumerate() {
             let (handle, offset) = run.bo.map_or((0, 0), |(handle, offset)| (handle.0, offset));
-            let entry =
-                EmulatorMapping { va: run.va, len: run.len, object: run.object, offset, handle, pad: 0 };
+            let entry = Mapping { va: run.va, len: run.len, object: run.object, offset, handle, pad: 0 };
             // SAFETY: our caller's promise.
             unsafe { out.add(i).write(entry) };
         }
@@ -166,8 +136,7 @@ pub unsafe extern "C" fn tessera_emulator_dump(fd: c_int, path: *const c_char) -
 #[unsafe(no_mangle)]
 pub extern "C" fn tessera_emulator_hold(hold: c_int) -> c_int {
     guard(-1, || {
-        let device = emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)?;
-        device.hold_jobs(hold != 0);
+        device()?.hold_jobs(hold != 0);
         Ok(0)
     })
 }
@@ -177,8 +146,7 @@ pub extern "C" fn tessera_emulator_hold(hold: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn tessera_emulator_single_out(queue: u32) -> c_int {
     guard(-1, || {
-        let device = emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)?;
-        device.single_out_jobs((queue != 0).then_some(queue));
+        device()?.single_out_jobs((queue != 0).then_some(queue));
         Ok(0)
     })
 }
@@ -188,8 +156,23 @@ pub extern "C" fn tessera_emulator_single_out(queue: u32) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn tessera_emulator_delay(milliseconds: u32) -> c_int {
     guard(-1, || {
-        let device = emulation::get().and_then(|emulation| emulation.device()).ok_or(Errno::NODEV)?;
-        device.delay_jobs(Duration::from_millis(milliseconds.into()));
+        device()?.delay_jobs(Duration::from_millis(milliseconds.into()));
+        Ok(0)
+    })
+}
+
+/// `int tessera_emulator_fail(const char *faults)`: the N-th of what comes from now on fails, as `TESSERA_EMULATE_FAULT` names it;
+/// that takes the place of what was asked for before. 0, or -1 with `errno`: `EINVAL`, no such faults; `ENODEV`, no node has been opened.
+///
+/// # Safety
+/// `faults` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tessera_emulator_fail(faults: *const c_char) -> c_int {
+    guard(-1, || {
+        // SAFETY: our caller's promise.
+        let faults = unsafe { CStr::from_ptr(faults) }.to_str().map_err(|_| Errno::INVAL)?;
+        let faults: Faults = faults.parse().map_err(|_| Errno::INVAL)?;
+        device()?.inject(&faults);
         Ok(0)
     })
 }

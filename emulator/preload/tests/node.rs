@@ -1,6 +1,5 @@
 //! The library in front of a program: each test runs again in a process of its own, with the library preloaded.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -10,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::{Counters, Emulator, Mapping};
 use kmd::bo::BufferObject;
 use kmd::msm::{BoOptions, MsmVm, create_bo};
 use kmd::uapi::{drm, msm, sync_file};
@@ -60,14 +60,8 @@ fn node() -> Arc<RenderNode> {
     Arc::new(RenderNode::open(NODE).unwrap())
 }
 
-/// A function that the library exports.
-fn exported<F: Copy>(name: &str) -> F {
-    let name = CString::new(name).unwrap();
-    // SAFETY: a look-up by a C string.
-    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    assert!(!function.is_null(), "{name:?} is missing");
-    // SAFETY: callers name the type that the library documents.
-    unsafe { std::mem::transmute_copy(&function) }
+fn emulator() -> Emulator {
+    Emulator::find().unwrap()
 }
 
 /// Makes an ioctl with a request number of the caller's choice.
@@ -165,30 +159,19 @@ fn binds_reach_the_page_table_and_no_memory() {
     let map = |va, offset, len| BindOp { va, len, target: BindTarget::Map { bo: bo.handle(), offset } };
     vm.bind(&[map(va, 0, PAGE), map(va + PAGE, 3 * PAGE, PAGE)]).unwrap();
 
-    #[repr(C)]
-    #[derive(Clone, Copy, Debug, Default, PartialEq)]
-    struct Mapping(u64, u64, u64, u64, u32, u32);
-    type Mappings = unsafe extern "C" fn(i32, u32, *mut Mapping, usize) -> isize;
-    let mappings: Mappings = exported("tessera_emulator_mappings");
-    let mut list = [Mapping::default(); 2];
-    // SAFETY: room for as many as are said.
-    let count = |list: &mut [Mapping], fd| unsafe { mappings(fd, 1, list.as_mut_ptr(), list.len()) };
-    assert_eq!(count(&mut list, node.as_fd().as_raw_fd()), 2);
-    let (handle, object) = (bo.handle().0, list[0].2);
+    let emulator = emulator();
+    let list = emulator.mappings(Some(node.as_fd()), 1).unwrap();
+    let (handle, object) = (bo.handle().0, list[0].object);
     assert_ne!(object, 0);
-    assert_eq!(list[0], Mapping(va, PAGE, object, 0, handle, 0));
-    assert_eq!(list[1], Mapping(va + PAGE, PAGE, object, 3 * PAGE, handle, 0));
+    let run = |va, offset| Mapping { va, len: PAGE, object, offset, handle, pad: 0 };
+    assert_eq!(list, [run(va, 0), run(va + PAGE, 3 * PAGE)]);
     // The last opened file is this one; another descriptor is none.
-    assert_eq!((count(&mut list[..1], -1), count(&mut list[..0], 0)), (2, -1));
+    assert_eq!(emulator.mappings(None, 1).unwrap(), list);
+    let none = emulator.mappings(Some(std::io::stdin().as_fd()), 1).unwrap_err();
+    assert_eq!(none.raw_os_error(), Some(libc::EBADF));
 
-    let mut counters = [0u64; 10];
-    type Counters = unsafe extern "C" fn(*mut u64, usize) -> i32;
-    let ask: Counters = exported("tessera_emulator_counters");
-    // SAFETY: room for as much as is said.
-    assert_eq!(unsafe { ask(counters.as_mut_ptr(), size_of_val(&counters)) }, 0);
-    let [_, binds, ops, ..] = counters;
-    let calls: extern "C" fn(u8) -> u64 = exported("tessera_emulator_calls");
-    assert_eq!((ops, binds), (2, calls(0x4d)));
+    let Counters { binds, ops, .. } = emulator.counters();
+    assert_eq!((ops, binds), (2, emulator.calls(0x4d)));
     assert!(binds > 0);
 }
 
@@ -199,13 +182,12 @@ fn held_jobs_run_when_they_are_let_go() {
     }
     let node = node();
     let vm = MsmVm::create(node.clone()).unwrap();
-    let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
-    assert_eq!(hold(1), 0);
+    emulator().hold(true).unwrap();
     std::thread::scope(|scope| {
         let bind = scope.spawn(|| vm.bind(&[BindOp { va: 1 << 32, len: PAGE, target: BindTarget::Null }]));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!bind.is_finished());
-        hold(0);
+        emulator().hold(false).unwrap();
         assert!(bind.join().unwrap().is_ok());
     });
 }
@@ -247,8 +229,7 @@ fn sync_files_can_be_polled_and_merged() {
     }
     let node = node();
     let queue = bind_queue(&node);
-    let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
-    assert_eq!(hold(1), 0);
+    emulator().hold(true).unwrap();
     let (first, second) = (queue_bind(&node, queue), queue_bind(&node, queue));
     let mut merge = sync_file::MergeData { fd2: second.as_raw_fd(), ..Default::default() };
     ioctl(first.as_fd(), sync_file::MergeData::REQUEST, &mut merge).unwrap();
@@ -261,7 +242,7 @@ fn sync_files_can_be_polled_and_merged() {
     };
     assert!(!ready(&merged, Some(&NOW)));
     assert_eq!(status(), (0, 2));
-    hold(0);
+    emulator().hold(false).unwrap();
     assert!(ready(&merged, None));
     assert_eq!(status(), (1, 1));
 }
@@ -287,8 +268,7 @@ fn a_process_can_end_with_jobs_in_its_queues() {
     }
     let node = node();
     let queue = bind_queue(&node);
-    let hold: extern "C" fn(i32) -> i32 = exported("tessera_emulator_hold");
-    assert_eq!(hold(1), 0);
+    emulator().hold(true).unwrap();
     assert!(!ready(&queue_bind(&node, queue), Some(&NOW)));
     drop(node);
     // The next file's queue is held too, and still open when the process ends.
@@ -341,11 +321,7 @@ fn threads_open_and_close_at_the_same_time() {
         }
     });
     // All are closed, and their objects are gone.
-    let mut counters = [0u64; 10];
-    let ask: unsafe extern "C" fn(*mut u64, usize) -> i32 = exported("tessera_emulator_counters");
-    // SAFETY: room for as much as is said.
-    assert_eq!(unsafe { ask(counters.as_mut_ptr(), size_of_val(&counters)) }, 0);
-    assert_eq!(counters[9], 0);
+    assert_eq!(emulator().counters().live_bos, 0);
 }
 
 #[test]
@@ -514,15 +490,19 @@ fn log_dump_and_faults() {
     if std::env::var_os("TESSERA_EMULATE").is_some() {
         let node = node();
         let vm = MsmVm::create(node.clone()).unwrap();
-        let mark: unsafe extern "C" fn(*const libc::c_char) = exported("tessera_emulator_mark");
-        // SAFETY: a C string.
-        unsafe { mark(c"the third object fails".as_ptr()) };
+        emulator().mark("the third object fails");
         let bo = |_| create_bo(node.clone(), PAGE, BoOptions { flags: 0, private: true });
         let bos: Vec<_> = (0..3).map(bo).collect();
         assert_eq!(bos.iter().filter(|bo| bo.as_ref().is_err_and(|errno| *errno == Errno::NOMEM)).count(), 1);
         let null = |va| vm.bind(&[BindOp { va, len: PAGE, target: BindTarget::Null }]);
         null(1 << 32).unwrap();
         assert!(null(1 << 33).is_err());
+        // Asked for later, and counted from there.
+        let refused = emulator().fail("bind:1").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+        emulator().fail("ioctl:2").unwrap();
+        let versions: Vec<_> = (0..3).map(|_| DriverVersion::query(&*node).is_ok()).collect();
+        assert_eq!(versions, [true, false, true]);
         return;
     }
     let folder = tempfile::tempdir().unwrap();

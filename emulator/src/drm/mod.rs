@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use crate::config::{Config, Injector, Stats};
+use crate::config::{Config, Injectors, Stats};
 use crate::mem::backing::Arena;
 use crate::mem::host::Importer;
 use crate::mem::space::Space;
@@ -35,15 +35,6 @@ pub(crate) struct DriverInfo {
     pub(crate) export_private: Errno,
 }
 
-/// Faults to inject, one counter a kind.
-#[derive(Debug)]
-pub(crate) struct Injectors {
-    pub(crate) alloc: Injector,
-    pub(crate) op: Injector,
-    pub(crate) ioctl: Injector,
-    pub(crate) job: Injector,
-}
-
 /// An emulated device: what all its open files share.
 pub(crate) struct Device {
     pub(crate) driver: DriverInfo,
@@ -61,12 +52,7 @@ impl Device {
         let stats = Arc::<Stats>::default();
         Arc::new(Self {
             driver,
-            faults: Injectors {
-                alloc: Injector::new(config.faults.alloc),
-                op: Injector::new(config.faults.op),
-                ioctl: Injector::new(config.faults.ioctl),
-                job: Injector::new(config.faults.job),
-            },
+            faults: Injectors::new(&config.faults),
             space: Space::new(config.unbound, config.execute, stats.clone()),
             importer: Importer::default(),
             objects: Mutex::new(Objects::new()),
