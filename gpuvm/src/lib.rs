@@ -14,7 +14,7 @@
 //!   the page tables do: [`Vm::prepare`] makes a [`Job`] with all memory that it can need, and nothing is allocated
 //!   between [`Vm::begin`] and its end; a `vm_bo` that dies there waits in [`Zombies`] for [`Vm::deferred_cleanup`].
 //!   In [`Staged`] mode the VM changes ahead of the page tables, through [`Vm::update`], which wants the reservations
-//!   locked.
+//!   locked; operations that are still to be tried on the kernel are [`Prepared`] before.
 //! * [`LogRing`] keeps the last updates, to be read while the VM runs.
 //! * [`Planner`] takes wanted bindings in the order in which they were asked for, and gives a [`Plan`]: disjoint,
 //!   sorted, joined [`Op`]s that turn what is mapped into what is wanted, at the least [`Cost`] that the [`Policy`] of
@@ -72,6 +72,7 @@ mod vm_bo_list;
 mod vm_job;
 mod vm_lock;
 mod vm_ops;
+mod vm_update;
 mod ww;
 mod zombies;
 
@@ -91,6 +92,7 @@ pub use split::{Step, Unmapped};
 pub use vm::Vm;
 pub use vm_bo::{VmBo, VmBoAlloc};
 pub use vm_job::{Job, NextOp, Running};
-pub use vm_lock::{Bo, Update};
+pub use vm_lock::Bo;
 pub use vm_ops::Ops;
+pub use vm_update::{Prepared, Update};
 pub use zombies::{TakenZombies, ZombieLink, Zombies};

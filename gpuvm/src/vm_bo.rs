@@ -210,6 +210,16 @@ impl<O: Copy + Eq, B> Bos<O, B> {
         self.external.iter().copied().filter(|&index| !self.slot(index).is_zombie())
     }
 
+    /// Whether any object may be external.
+    pub(crate) fn has_external(&self) -> bool {
+        !self.external.is_empty()
+    }
+
+    /// The reservation of an external object; none for `NONE` and for private ones.
+    pub(crate) fn external_reservation(&self, index: u32) -> Option<&Reservation> {
+        self.slots.get(index as usize)?.reservation.as_ref()
+    }
+
     pub(crate) fn is_evicted(&self, index: u32) -> bool {
         self.slot(index).evicted != NONE
     }

@@ -1,13 +1,9 @@
-//! Objects in a VM: their lists, their reservations, and changes of a VM in staged mode.
+//! Objects in a VM: their lists and their reservations.
 
 use core::hash::Hash;
 
 use crate::vm_bo::{NONE, VmBo, VmBoAlloc};
-use crate::vm_ops::Ops;
-use crate::{
-    Contended, Driver, Exec, Fence, Locking, Mapping, Op, Reservation, Staged, Step, Target, Usage, VaRange,
-    Vm, VmError,
-};
+use crate::{Contended, Driver, Exec, Fence, Locking, Mapping, Op, Reservation, Usage, VaRange, Vm, VmError};
 
 /// What a VM knows of an object: [`Vm::bo`].
 pub struct Bo<'vm, O, D: Driver> {
@@ -96,10 +92,27 @@ impl<O: Copy + Eq, D: Driver> Vm<O, D> {
     /// As [`Vm::lock_all`].
     pub fn lock_range(&self, locking: &mut Locking, range: VaRange) -> Result<(), Contended> {
         locking.lock(self.reservation())?;
+        self.each_external(range, |resv| locking.lock(resv))
+    }
+
+    /// Calls `visit` for the reservation of each external object that is mapped in `range`, once a mapping, until it
+    /// fails.
+    fn each_external<E>(
+        &self,
+        range: VaRange,
+        mut visit: impl FnMut(&Reservation) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Most VMs have none, and then nothing but the VM's own is ever to be locked.
+        if !self.bos.has_external() {
+            return Ok(());
+        }
         let mut result = Ok(());
         self.tree.scan(self.tree.floor(range.start), |_, start, body| {
-            if start < range.end() && body.end > range.start && body.bo != NONE {
-                result = locking.lock(self.reservation_of(body.bo));
+            if start < range.end()
+                && body.end > range.start
+                && let Some(resv) = self.bos.external_reservation(body.bo)
+            {
+                result = visit(resv);
             }
             start < range.end() && result.is_ok()
         });
@@ -200,163 +213,35 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// As [`Vm::lock_all`].
     pub fn lock_ops(&self, locking: &mut Locking, ops: &[Op<O>]) -> Result<(), Contended> {
         locking.lock(self.reservation())?;
-        for op in ops {
-            if let Some(bo) = op.kind.object().and_then(|object| self.bo(object)) {
-                locking.lock(bo.reservation())?;
-            }
-            self.lock_range(locking, op.range)?;
+        ops.iter().try_for_each(|op| self.each_touched(op.range, op.kind.object(), |resv| locking.lock(resv)))
+    }
+
+    /// As [`Vm::each_external`], with the object that a request maps.
+    fn each_touched<E>(
+        &self,
+        range: VaRange,
+        object: Option<O>,
+        mut visit: impl FnMut(&Reservation) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.bos.has_external()
+            && let Some(index) = object.and_then(|object| self.bos.find(object))
+            && let Some(resv) = self.bos.external_reservation(index)
+        {
+            visit(resv)?;
         }
-        Ok(())
+        self.each_external(range, visit)
     }
 
     fn index_of(&self, object: O) -> Result<u32, VmError> {
         self.bos.find(object).ok_or(VmError::UnknownObject)
     }
 
-    fn check_held(&self, exec: &Exec, index: u32) -> Result<(), VmError> {
+    pub(crate) fn check_held(&self, exec: &Exec, index: u32) -> Result<(), VmError> {
         exec.held(self.reservation_of(index)).map(|_| ()).ok_or(VmError::NotLocked)
     }
 
     /// Whether the reservations of all that a request touches are locked; that of the VM is.
-    fn check_locked(&self, exec: &Exec, range: VaRange, object: Option<O>) -> Result<(), VmError> {
-        if let Some(index) = object.and_then(|object| self.bos.find(object)) {
-            self.check_held(exec, index)?;
-        }
-        let mut result = Ok(());
-        self.tree.scan(self.tree.floor(range.start), |_, start, body| {
-            if start < range.end() && body.end > range.start && body.bo != NONE {
-                result = self.check_held(exec, body.bo);
-            }
-            start < range.end() && result.is_ok()
-        });
-        result
-    }
-}
-
-/// A VM in staged mode with its reservation locked: [`Vm::update`]. Each change needs the reservations of the objects
-/// that it touches too; see [`Vm::lock_ops`].
-pub struct Update<'vm, O, D: Driver = Staged> {
-    vm: &'vm mut Vm<O, D>,
-    exec: &'vm Exec,
-}
-
-impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Vm<O, D> {
-    /// Begins to change the VM.
-    ///
-    /// # Errors
-    /// [`VmError::NotLocked`] where the VM's reservation is not locked.
-    pub fn update<'vm>(&'vm mut self, exec: &'vm Exec) -> Result<Update<'vm, O, D>, VmError> {
-        if exec.held(self.reservation()).is_none() {
-            return Err(VmError::NotLocked);
-        }
-        Ok(Update { vm: self, exec })
-    }
-}
-
-impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'_, O, D> {
-    /// The VM as it is now.
-    pub fn vm(&self) -> &Vm<O, D> {
-        self.vm
-    }
-
-    fn check(&self, range: VaRange, target: Option<Target<O>>) -> Result<(), VmError> {
-        self.vm.check(range)?;
-        if target.is_some() {
-            self.vm.check_usable()?;
-        }
-        self.vm.check_locked(self.exec, range, target.and_then(|target| target.object()))
-    }
-
-    /// Maps `target` at `range` and gives the steps in which that is done: `drm_gpuvm_sm_map()`; otherwise as
-    /// [`Vm::sm_map`](Vm::sm_map) of a VM in immediate mode.
-    ///
-    /// # Errors
-    /// As [`Vm::check`], [`VmError::Unusable`] or [`VmError::NotLocked`], before any step.
-    pub fn sm_map(
-        &mut self,
-        range: VaRange,
-        target: Target<O>,
-        step: &mut impl FnMut(Step<O>),
-    ) -> Result<(), VmError> {
-        self.check(range, Some(target))?;
-        self.vm.request(range, Some(target), step);
-        self.vm.settle();
-        Ok(())
-    }
-
-    /// Unmaps `range` and gives the steps in which that is done: `drm_gpuvm_sm_unmap()`.
-    ///
-    /// # Errors
-    /// As [`Vm::check`] or [`VmError::NotLocked`], before any step.
-    pub fn sm_unmap(&mut self, range: VaRange, step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
-        self.check(range, None)?;
-        self.vm.request(range, None, step);
-        self.vm.settle();
-        Ok(())
-    }
-
-    /// Does `ops`, those that the kernel has accepted, and gives their steps. All or nothing.
-    ///
-    /// # Errors
-    /// As [`Update::sm_map`] for the first bad one.
-    pub fn commit(&mut self, ops: &[Op<O>], step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
-        ops.iter().try_for_each(|op| self.check(op.range, op.kind.target()))?;
-        for op in ops {
-            self.vm.request(op.range, op.kind.target(), &mut *step);
-        }
-        self.vm.settle();
-        Ok(())
-    }
-
-    /// The steps of [`Update::sm_map`], without doing them: `drm_gpuvm_sm_map_ops_create()`.
-    ///
-    /// # Errors
-    /// As [`Update::sm_map`].
-    pub fn map_ops(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
-        self.check(range, Some(target))?;
-        self.vm.list_map(range, target)
-    }
-
-    /// The steps of [`Update::sm_unmap`], without doing them: `drm_gpuvm_sm_unmap_ops_create()`.
-    ///
-    /// # Errors
-    /// As [`Update::sm_unmap`].
-    pub fn unmap_ops(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
-        self.check(range, None)?;
-        self.vm.list_unmap(range)
-    }
-
-    /// A [`Step::Unmap`] for each mapping of an object: `drm_gpuvm_bo_unmap_ops_create()`. None for an object that the
-    /// VM does not know.
-    ///
-    /// # Errors
-    /// [`VmError::NotLocked`].
-    pub fn object_unmap_ops(&mut self, object: O) -> Result<Ops<'_, O, D>, VmError> {
-        if let Some(index) = self.vm.bos.find(object) {
-            self.vm.check_held(self.exec, index)?;
-        }
-        Ok(self.vm.list_object(object))
-    }
-
-    /// Adds a mapping where there is none: `drm_gpuva_insert()` and `drm_gpuva_link()`.
-    ///
-    /// # Errors
-    /// As [`Update::sm_map`], and [`VmError::Occupied`].
-    pub fn insert(&mut self, mapping: Mapping<O>) -> Result<(), VmError> {
-        self.check(mapping.range, Some(mapping.target))?;
-        self.vm.insert_checked(mapping)?;
-        self.vm.settle();
-        Ok(())
-    }
-
-    /// Takes the mapping away that starts at `start`, if there is one: `drm_gpuva_remove()` and `drm_gpuva_unlink()`.
-    ///
-    /// # Errors
-    /// [`VmError::NotLocked`].
-    pub fn remove(&mut self, start: u64) -> Result<Option<Mapping<O>>, VmError> {
-        if let Some(mapping) = self.vm.find(start) {
-            self.vm.check_locked(self.exec, mapping.range, None)?;
-        }
-        Ok(self.vm.remove_at(start))
+    pub(crate) fn check_locked(&self, exec: &Exec, range: VaRange, object: Option<O>) -> Result<(), VmError> {
+        self.each_touched(range, object, |resv| exec.held(resv).map(drop).ok_or(VmError::NotLocked))
     }
 }

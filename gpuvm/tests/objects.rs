@@ -318,14 +318,14 @@ fn a_staged_vm_changes_under_the_locks_of_what_it_touches() {
         Exec::until_all_locked::<_, Contended>(|locking| locking.lock(&vm.reservation().clone())).unwrap().0;
     let mut update = vm.update(&only_vm).unwrap();
     update.sm_map(pages(8, 9), object(2), &mut |_| {}).unwrap();
-    assert_eq!(update.commit(&ops, &mut |_| panic!("all or nothing")), Err(VmError::NotLocked));
-    assert_eq!(update.vm().len(), 1);
+    assert_eq!(update.prepare(&ops).err(), Some(VmError::NotLocked));
+    assert_eq!(vm.len(), 1);
     drop(only_vm);
 
     let (exec, ()) = Exec::until_all_locked::<_, Contended>(|locking| vm.lock_ops(locking, &ops)).unwrap();
     assert_eq!(exec.iter().len(), 2);
     let mut steps = 0;
-    vm.update(&exec).unwrap().commit(&ops, &mut |_| steps += 1).unwrap();
+    vm.update(&exec).unwrap().prepare(&ops).unwrap().commit_steps(ops.len(), &mut |_| steps += 1);
     assert_eq!((steps, vm.len()), (3, 3));
     drop(exec);
 

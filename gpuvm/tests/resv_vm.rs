@@ -165,7 +165,7 @@ fn staged_vms_share_objects() {
                     for &object in &locked {
                         assert!(!users[object].swap(true, Ordering::Relaxed), "somebody else has it");
                     }
-                    vm.update(&exec).unwrap().commit(&ops, &mut |_| {}).unwrap();
+                    vm.update(&exec).unwrap().prepare(&ops).unwrap().commit();
                     let (signal, fence) = Fence::new();
                     vm.attach(&exec, &fence, Usage::Bookkeep, Usage::Write);
                     for &object in &locked {
