@@ -3,6 +3,7 @@
 
 mod channel;
 mod devicetree;
+mod gpu;
 mod initramfs;
 mod kernel;
 mod modules;

@@ -12,14 +12,18 @@ use wire::paths;
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
 
-/// Adds the modules `wanted` and all that they depend on, and the list that tells in which order to load them.
-pub fn add(initramfs: &mut Initramfs, kernel: &Kernel, wanted: &[&str]) -> Result<()> {
+/// Adds the modules `wanted`, each with its parameters, and all that they depend on, and the list that tells in which order to
+/// load them.
+pub fn add(initramfs: &mut Initramfs, kernel: &Kernel, wanted: &[(&str, &str)]) -> Result<()> {
     let mut closure = Closure { files: HashMap::new(), loaded: Vec::new() };
     find(&kernel.modules(), &mut closure.files)?;
-    for name in wanted {
+    for (name, _) in wanted {
         closure.add(initramfs, name)?;
     }
-    let order: String = closure.loaded.iter().map(|name| format!("{}\n", guest_path(name))).collect();
+    let parameters =
+        |name: &str| wanted.iter().find(|(wanted, _)| normal(wanted) == name).map_or("", |(_, p)| p);
+    let line = |name: &String| format!("{} {}\n", guest_path(name), parameters(name));
+    let order: String = closure.loaded.iter().map(line).collect();
     initramfs.file(paths::MODULES, order.into_bytes());
     Ok(())
 }

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use wire::map;
 
+use crate::devicetree::Board;
+
 const PROGRAM: &str = "qemu-system-aarch64";
 
 /// Bytes of the console that are worth showing.
@@ -21,9 +23,7 @@ pub struct Setup {
     /// The guest's files.
     pub initramfs: Vec<u8>,
     /// The board.
-    pub devicetree: Vec<u8>,
-    /// Number of processors.
-    pub processors: u32,
+    pub board: Board,
     /// Whether time is counted in instructions.
     pub deterministic: bool,
 }
@@ -42,25 +42,31 @@ impl Machine {
         let folder = if shm.is_dir() { TempDir::new_in(shm) } else { TempDir::new() }?;
         let path = |name: &str| folder.path().join(name);
         fs::write(path("initramfs"), &setup.initramfs)?;
-        fs::write(path("devicetree"), &setup.devicetree)?;
+        fs::write(path("devicetree"), setup.board.devicetree()?)?;
         fs::write(path("console"), [])?;
         let len = map::RAM.end - map::RAM.start;
         // Made here, so that it can be read before QEMU has opened it.
         File::create_new(path("memory"))?.set_len(len)?;
 
+        // With a hypervisor's mode, calls of the secure world are answered, if only by a refusal.
+        let virtualization = if setup.board.gpu.has_secure_world() { "on" } else { "off" };
+        let memory = |id| format!("memory-backend-file,id={id},size={len},mem-path=memory,share=on");
         let mut command = Command::new(PROGRAM);
         command
             .current_dir(folder.path())
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "file:console"])
-            .args(["-M", "virt,gic-version=2,memory-backend=ram", "-cpu", "cortex-a57"])
-            .args(["-object", &format!("memory-backend-file,id=ram,size={len},mem-path=memory,share=on")])
-            .args(["-m", &format!("size={len}B"), "-smp", &setup.processors.to_string()])
+            .args(["-M", &format!("virt,gic-version=2,virtualization={virtualization},memory-backend=ram")])
+            .args(["-cpu", "cortex-a57", "-object", &memory("ram")])
+            .args(["-m", &format!("size={len}B"), "-smp", &setup.board.processors.to_string()])
             .args(["-dtb", "devicetree", "-initrd", "initramfs"])
             .arg("-kernel")
             .arg(&setup.kernel)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(path("messages"))?);
+        if setup.board.ram_alias {
+            command.args(["-object", &memory("alias"), "-device", "ivshmem-plain,memdev=alias"]);
+        }
         // A kernel that is broken says so and is off, instead of being waited for.
         let mut append = String::from("console=ttyAMA0 quiet iomem=relaxed oops=panic panic=-1");
         if setup.deterministic {

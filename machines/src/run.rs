@@ -8,10 +8,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::channel::{Event, Reader};
+use crate::devicetree::Board;
+use crate::gpu::Gpu;
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
 use crate::qemu::{Machine, Setup};
-use crate::{devicetree, modules, vulkan};
+use crate::{modules, vulkan};
 use wire::paths;
 
 /// Exit status when it is the machine that failed, not the program in it; `timeout` uses the number below.
@@ -20,17 +22,11 @@ pub const FAILED: u8 = 125;
 /// How often the guest's output is looked for.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A GPU that can be emulated.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Gpu {
-    /// A Mali-G610, for the driver panthor.
-    Panthor,
-}
-
 /// How much of the GPU is emulated.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Profile {
-    /// Registers and a firmware image that acknowledges itself: enough for all of VM_BIND; no job ever runs.
+    /// As little as carries all of VM_BIND. A Mali's registers and a firmware image that acknowledges itself: no job ever runs. An
+    /// Adreno comes to the end of every submission, without drawing anything.
     Passive,
 }
 
@@ -43,9 +39,9 @@ pub struct Options {
     /// How much of the GPU is emulated.
     #[arg(long, value_enum, default_value = "passive")]
     profile: Profile,
-    /// The kernel's series, as Debian names it.
-    #[arg(long, default_value = "7.3")]
-    kernel: String,
+    /// The kernel's series, as Debian names it: by default 7.3 for panthor, 7.2 for msm.
+    #[arg(long)]
+    kernel: Option<String>,
     /// One processor, one instruction a nanosecond: two runs are the same to the digit.
     #[arg(long)]
     deterministic: bool,
@@ -75,18 +71,20 @@ pub struct Options {
 /// Boots, runs, and returns the program's exit status.
 pub fn run(options: &Options) -> Result<i32> {
     let start = Instant::now();
-    let kernel = Kernel::fetch(&options.kernel)?;
-    let (Gpu::Panthor, Profile::Passive) = (options.gpu, options.profile);
+    let gpu = options.gpu;
+    let kernel = Kernel::fetch(options.kernel.as_deref().unwrap_or(gpu.kernel()))?;
+    let Profile::Passive = options.profile;
     let processors = if options.deterministic { 1 } else { 2 };
-    let identity = mali::Identity::G610;
+    let board = Board { gpu, processors, ram_alias: gpu.reads_memory() };
 
     let mut initramfs = Initramfs::new();
     initramfs.program("/init", &guest_init()?)?;
-    modules::add(&mut initramfs, &kernel, &["panthor", "vgem"])?;
-    let firmware = format!("/lib/firmware/arm/mali/{}/mali_csffw.bin", identity.firmware_dir());
-    initramfs.file(&firmware, mali::firmware::passive());
+    initramfs.file(paths::GPU, gpu.name().into());
+    modules::add(&mut initramfs, &kernel, gpu.modules())?;
+    let (path, firmware) = gpu.firmware();
+    initramfs.file(&format!("/lib/firmware/{path}"), firmware);
     let program = add_command(&mut initramfs, &options.command)?;
-    let variables = vulkan::add(&mut initramfs, &options.stack, options.gpu, program)?;
+    let variables = vulkan::add(&mut initramfs, &options.stack, gpu, program)?;
     initramfs.file(paths::ENVIRONMENT, environment(&variables, &options.environment));
     for file in &options.files {
         let (host, guest) = file.split_once('=').with_context(|| format!("--file {file}: no '='"))?;
@@ -96,8 +94,7 @@ pub fn run(options: &Options) -> Result<i32> {
     let setup = Setup {
         kernel: kernel.image(),
         initramfs: initramfs.finish()?,
-        devicetree: devicetree::with_mali(processors)?,
-        processors,
+        board,
         deterministic: options.deterministic,
     };
     let prepared = start.elapsed();

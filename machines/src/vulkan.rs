@@ -13,8 +13,8 @@ use object::elf::{DT_NEEDED, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use serde::Deserialize;
 
+use crate::gpu::Gpu;
 use crate::initramfs::Initramfs;
-use crate::run::Gpu;
 
 /// Where Debian keeps shared libraries for arm64.
 const LIBRARIES: &str = "/usr/lib/aarch64-linux-gnu";
@@ -98,6 +98,7 @@ pub fn add(
 const fn driver(gpu: Gpu) -> &'static str {
     match gpu {
         Gpu::Panthor => "panfrost",
+        Gpu::Msm => "freedreno",
     }
 }
 

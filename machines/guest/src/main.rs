@@ -8,6 +8,7 @@ mod device;
 mod modules;
 mod physical;
 mod program;
+mod ram;
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -68,7 +69,7 @@ fn run(channel: &Channel) -> Result<()> {
     wait_for_render_node()?;
     let status = program::run(channel)?;
     program::send_files(channel)?;
-    channel.log(&format!("device: {:?}", device.counters()));
+    channel.log(&format!("device: {}", device.counters()));
     channel.status(status);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -16,14 +17,20 @@ pub struct Physical {
 impl Physical {
     /// Maps `range`, whole pages. The kernel must have been started with `iomem=relaxed` for memory that a driver claims.
     pub fn map(range: Range<u64>) -> Result<Self> {
+        Self::map_file(Path::new("/dev/mem"), range)
+    }
+
+    /// Maps `range` of a file that stands for physical memory.
+    pub fn map_file(path: &Path, range: Range<u64>) -> Result<Self> {
         let len = (range.end - range.start) as usize;
-        let mem = File::options().read(true).write(true).open("/dev/mem").context("cannot open /dev/mem")?;
+        let shown = || path.display().to_string();
+        let file = File::options().read(true).write(true).open(path).with_context(shown)?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping where the kernel likes. What is there belongs to us: see `wire::map`.
+        // SAFETY: a new mapping where the kernel likes. What is there belongs to us, or to the device that we play: see `wire::map`.
         let start = unsafe {
-            rustix::mm::mmap(core::ptr::null_mut(), len, prot, MapFlags::SHARED, &mem, range.start)
+            rustix::mm::mmap(core::ptr::null_mut(), len, prot, MapFlags::SHARED, &file, range.start)
         }
-        .with_context(|| format!("cannot map {range:#x?} of /dev/mem"))?;
+        .with_context(|| format!("cannot map {range:#x?} of {}", shown()))?;
         // SAFETY: `len` bytes, page-aligned, never unmapped. Others change them only as words, as the atomics allow.
         let words = unsafe { core::slice::from_raw_parts(start.cast(), len / 4) };
         Ok(Self { words })
@@ -37,6 +44,14 @@ impl Physical {
     /// Writes the word at byte `offset`.
     pub fn write(&self, offset: u32, value: u32) {
         self.words[offset as usize / 4].store(value, Ordering::SeqCst);
+    }
+
+    /// Gives the bits of `mask` in the word at byte `offset` the values that they have in `bits`; returns the word as it was.
+    pub fn update(&self, offset: u32, mask: u32, bits: u32) -> u32 {
+        let change = |word| Some(word & !mask | bits & mask);
+        let word = &self.words[offset as usize / 4];
+        // It always succeeds, as there always is a change.
+        word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).unwrap_or_else(|word| word)
     }
 
     /// Takes the word at byte `offset`, and leaves zero.

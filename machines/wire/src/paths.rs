@@ -1,6 +1,9 @@
 //! Files that the guest's init finds in its root.
 
-/// Kernel modules to load, one path a line, in order.
+/// The driver for which the guest plays a GPU: `panthor` or `msm`.
+pub const GPU: &str = "/etc/gpu";
+
+/// Kernel modules to load in order, a line each: the path, and after a space the parameters.
 pub const MODULES: &str = "/lib/modules/order";
 
 /// What to run: program and arguments, each ended by a zero byte.

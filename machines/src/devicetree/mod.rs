@@ -2,20 +2,24 @@
 //!
 //! QEMU itself adds memory, command line and initramfs when it boots.
 
+mod msm;
+mod panthor;
+
 use core::ops::Range;
 
 use anyhow::Result;
-use mali::Line;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 use wire::map;
 
+use crate::gpu::Gpu;
+
 const GIC: u32 = 1;
 const UART_CLOCK: u32 = 2;
-const GPU_CLOCK: u32 = 3;
-const GPU_OPP_TABLE: u32 = 4;
+/// The first number that is free for what a GPU needs.
+const FIRST_FREE: u32 = 3;
 
 const UART_HZ: u32 = 24_000_000;
-const GPU_HZ: u64 = 500_000_000;
+const GPU_HZ: u32 = 500_000_000;
 
 /// Kinds and flags in an `interrupts` property.
 const SPI: u32 = 0;
@@ -23,23 +27,50 @@ const PPI: u32 = 1;
 const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
-/// The board with `processors` and a Mali GPU whose registers are reserved memory.
-pub fn with_mali(processors: u32) -> Result<Vec<u8>> {
-    let mut fdt = FdtWriter::new_with_mem_reserv(&[] as &[FdtReserveEntry])?;
-    let root = fdt.begin_node("")?;
-    fdt.property_string("compatible", "linux,dummy-virt")?;
-    fdt.property_string("model", "tessera: virt with an emulated Mali")?;
-    fdt.property_u32("#address-cells", 2)?;
-    fdt.property_u32("#size-cells", 2)?;
-    fdt.property_u32("interrupt-parent", GIC)?;
-    board(&mut fdt, processors)?;
-    reserved(&mut fdt)?;
-    gpu(&mut fdt)?;
-    fdt.end_node(root)?;
-    Ok(fdt.finish()?)
+/// Kinds of windows in the `ranges` of a PCI bridge.
+const PCI_MEMORY_32: u32 = 0x0200_0000;
+const PCI_MEMORY_64: u32 = 0x0300_0000;
+
+/// What there is besides what every board has.
+pub struct Board {
+    /// The GPU, whose registers are reserved memory.
+    pub gpu: Gpu,
+    /// Number of processors.
+    pub processors: u32,
+    /// Whether the memory is there a second time, as a PCI function's.
+    pub ram_alias: bool,
 }
 
-fn board(fdt: &mut FdtWriter, processors: u32) -> Result<()> {
+impl Board {
+    /// The tree, flattened.
+    pub fn devicetree(&self) -> Result<Vec<u8>> {
+        let mut fdt = FdtWriter::new_with_mem_reserv(&[] as &[FdtReserveEntry])?;
+        let root = fdt.begin_node("")?;
+        let compatible = match self.gpu {
+            Gpu::Panthor => panthor::BOARD,
+            Gpu::Msm => msm::BOARD,
+        };
+        fdt.property_string_list("compatible", compatible.iter().map(|&name| name.into()).collect())?;
+        fdt.property_string("model", "tessera: virt with an emulated GPU")?;
+        fdt.property_u32("#address-cells", 2)?;
+        fdt.property_u32("#size-cells", 2)?;
+        fdt.property_u32("interrupt-parent", GIC)?;
+        board(&mut fdt, self)?;
+        reserved(&mut fdt)?;
+        if self.ram_alias {
+            pcie(&mut fdt)?;
+        }
+        match self.gpu {
+            Gpu::Panthor => panthor::write(&mut fdt)?,
+            Gpu::Msm => msm::write(&mut fdt)?,
+        }
+        fdt.end_node(root)?;
+        Ok(fdt.finish()?)
+    }
+}
+
+fn board(fdt: &mut FdtWriter, board: &Board) -> Result<()> {
+    let processors = board.processors;
     let cpus = fdt.begin_node("cpus")?;
     fdt.property_u32("#address-cells", 1)?;
     fdt.property_u32("#size-cells", 0)?;
@@ -55,7 +86,8 @@ fn board(fdt: &mut FdtWriter, processors: u32) -> Result<()> {
 
     let psci = fdt.begin_node("psci")?;
     fdt.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
-    fdt.property_string("method", "hvc")?;
+    // A hypervisor gets no calls of a kernel that could be one itself.
+    fdt.property_string("method", if board.gpu.has_secure_world() { "smc" } else { "hvc" })?;
     fdt.end_node(psci)?;
 
     let timer = fdt.begin_node("timer")?;
@@ -100,29 +132,37 @@ fn reserved(fdt: &mut FdtWriter) -> Result<()> {
     Ok(fdt.end_node(reserved)?)
 }
 
-fn gpu(fdt: &mut FdtWriter) -> Result<()> {
-    clock(fdt, "gpu-clock", GPU_CLOCK, GPU_HZ as u32)?;
-    // The driver does not probe without one.
+/// A bridge without interrupts: what is behind it has none.
+fn pcie(fdt: &mut FdtWriter) -> Result<()> {
+    let node = fdt.begin_node(&format!("pcie@{:x}", map::PCIE_CONFIG.start))?;
+    fdt.property_string("compatible", "pci-host-ecam-generic")?;
+    fdt.property_string("device_type", "pci")?;
+    fdt.property_u32("#address-cells", 3)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_array_u32("bus-range", &[0, 0xff])?;
+    fdt.property_array_u64("reg", &reg(&map::PCIE_CONFIG))?;
+    // At the same addresses on both sides.
+    let windows = [(PCI_MEMORY_32, map::PCIE_MEMORY), (PCI_MEMORY_64, map::PCIE_LARGE_MEMORY)];
+    let cells = |(kind, range): (u32, Range<u64>)| {
+        let [start, len] = reg(&range);
+        let halves = [start, start, len].into_iter().flat_map(|value| [(value >> 32) as u32, value as u32]);
+        core::iter::once(kind).chain(halves)
+    };
+    let ranges: Vec<u32> = windows.into_iter().flat_map(cells).collect();
+    fdt.property_array_u32("ranges", &ranges)?;
+    fdt.property_null("dma-coherent")?;
+    Ok(fdt.end_node(node)?)
+}
+
+/// A table with the one clock rate that the GPU has: drivers do not probe without one.
+fn opp_table(fdt: &mut FdtWriter, phandle: u32) -> Result<()> {
     let table = fdt.begin_node("gpu-opp-table")?;
     fdt.property_string("compatible", "operating-points-v2")?;
-    fdt.property_u32("phandle", GPU_OPP_TABLE)?;
+    fdt.property_u32("phandle", phandle)?;
     let opp = fdt.begin_node(&format!("opp-{GPU_HZ}"))?;
-    fdt.property_u64("opp-hz", GPU_HZ)?;
+    fdt.property_u64("opp-hz", GPU_HZ.into())?;
     fdt.end_node(opp)?;
-    fdt.end_node(table)?;
-
-    let gpu = fdt.begin_node(&format!("gpu@{:x}", map::GPU_REGISTERS.start))?;
-    fdt.property_string("compatible", "arm,mali-valhall-csf")?;
-    fdt.property_array_u64("reg", &reg(&map::GPU_REGISTERS))?;
-    let interrupts: Vec<u32> =
-        Line::ALL.iter().flat_map(|line| [SPI, map::GPU_SPI + *line as u32, EDGE_RISING]).collect();
-    fdt.property_array_u32("interrupts", &interrupts)?;
-    fdt.property_string_list("interrupt-names", Line::ALL.iter().map(|line| line.name().into()).collect())?;
-    fdt.property_u32("clocks", GPU_CLOCK)?;
-    fdt.property_string("clock-names", "core")?;
-    fdt.property_u32("operating-points-v2", GPU_OPP_TABLE)?;
-    fdt.property_null("dma-coherent")?;
-    Ok(fdt.end_node(gpu)?)
+    Ok(fdt.end_node(table)?)
 }
 
 fn clock(fdt: &mut FdtWriter, name: &str, phandle: u32, hz: u32) -> Result<()> {

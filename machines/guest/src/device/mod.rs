@@ -1,19 +1,22 @@
 //! The emulated GPU, played by a thread: its registers are reserved memory, polled; its interrupts are made pending in the
 //! interrupt controller by hand.
 
+mod adreno;
+mod mali;
+
+use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use mali::{Counters, Gpu, Identity, Interrupts, Line, Registers};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use rustix::mm::MlockAllFlags;
 
 use crate::physical::Physical;
-use wire::map;
+use wire::{map, paths};
 
-/// Above panthor's interrupt threads, which run at 50 and wait for answers of the device.
+/// Above the drivers' interrupt threads, which run at 50 and wait for answers of the device.
 const PRIORITY: i32 = 90;
 
 /// How long the device sleeps between steps, by the number of steps in which nothing happened.
@@ -25,45 +28,53 @@ const fn nap(idle: u32) -> Option<Duration> {
     }
 }
 
+/// A GPU.
+trait Model: Send {
+    /// Takes what the driver has written since the last step, and answers. Whether there was anything.
+    fn step(&mut self, now: Duration) -> bool;
+
+    /// What it has been asked to do so far, for people.
+    fn counters(&self) -> String;
+}
+
 /// The device, alive.
-pub struct Device(Arc<Mutex<Counters>>);
+pub struct Device(Arc<Mutex<Box<dyn Model>>>);
 
 impl Device {
-    /// What the driver has asked of it so far.
-    pub fn counters(&self) -> Counters {
-        *self.0.lock()
+    /// What the driver has asked of it so far, for people.
+    pub fn counters(&self) -> String {
+        self.0.lock().counters()
     }
 }
 
-/// Starts the device. Its registers are valid when this returns.
+/// Starts the device that [`paths::GPU`] names. Its registers are valid when this returns.
 pub fn start() -> Result<Device> {
-    let registers = Window(Physical::map(map::GPU_REGISTERS)?);
-    let interrupts = Distributor(Physical::map(map::GIC_DISTRIBUTOR)?);
-    let gpu = Gpu::new(Identity::G610, registers, interrupts);
+    let name = fs::read_to_string(paths::GPU).context("no GPU to play")?;
+    let model = match name.as_str() {
+        "panthor" => mali::new()?,
+        "msm" => adreno::new()?,
+        _ => bail!("there is no GPU for {name}"),
+    };
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?;
 
-    let counters = Arc::default();
-    let device = Device(Arc::clone(&counters));
+    let device = Device(Arc::new(Mutex::new(model)));
+    let model = Arc::clone(&device.0);
     let (ready, started) = std::sync::mpsc::channel();
     thread::Builder::new().name("gpu".into()).spawn(move || {
         // Nobody is left to tell when the receiver is gone: the machine is being switched off.
         _ = ready.send(raise_priority());
-        play(gpu, &counters)
+        play(&model)
     })?;
     started.recv()??;
     Ok(device)
 }
 
-fn play(mut gpu: Gpu<Window, Distributor>, counters: &Mutex<Counters>) -> ! {
+fn play(model: &Mutex<Box<dyn Model>>) -> ! {
     let start = Instant::now();
     let mut idle = 0;
     loop {
-        if gpu.step(start.elapsed()) {
-            idle = 0;
-            *counters.lock() = gpu.counters();
-        } else {
-            idle = u32::saturating_add(idle, 1);
-        }
+        let busy = model.lock().step(start.elapsed());
+        idle = if busy { 0 } else { u32::saturating_add(idle, 1) };
         if let Some(nap) = nap(idle) {
             thread::sleep(nap);
         }
@@ -82,23 +93,6 @@ fn raise_priority() -> Result<()> {
     Ok(())
 }
 
-/// The register file in reserved memory.
-struct Window(Physical);
-
-impl Registers for Window {
-    fn read(&self, offset: u32) -> u32 {
-        self.0.read(offset)
-    }
-
-    fn write(&self, offset: u32, value: u32) {
-        self.0.write(offset, value);
-    }
-
-    fn take(&self, offset: u32) -> u32 {
-        self.0.take(offset)
-    }
-}
-
 /// The GIC's distributor: writing an interrupt's bit to GICD_ISPENDR makes it pending.
 struct Distributor(Physical);
 
@@ -106,9 +100,14 @@ const GICD_ISPENDR: u32 = 0x200;
 /// Shared peripheral interrupts come after the 32 that each CPU has for itself.
 const FIRST_SPI: u32 = 32;
 
-impl Interrupts for Distributor {
-    fn raise(&self, line: Line) {
-        let id = FIRST_SPI + map::GPU_SPI + line as u32;
+impl Distributor {
+    fn map() -> Result<Self> {
+        Ok(Self(Physical::map(map::GIC_DISTRIBUTOR)?))
+    }
+
+    /// Makes the GPU's interrupt number `line` pending.
+    fn raise(&self, line: u32) {
+        let id = FIRST_SPI + map::GPU_SPI + line;
         self.0.write(GICD_ISPENDR + id / 32 * 4, 1 << (id % 32));
     }
 }

@@ -1,0 +1,25 @@
+//! What the driver says of itself.
+
+use kmd::{DriverVersion, Vm};
+
+use crate::rig::*;
+
+#[test]
+fn version_and_limits() {
+    let rig = Rig::new();
+    let version = DriverVersion::query(&*rig.node).unwrap();
+    assert_eq!((&*version.name, version.major), ("msm", 1));
+    let limits = rig.vm.limits();
+    assert_eq!((limits.page_size, limits.null_mapping), (PAGE, true));
+    assert_eq!(limits.va, 1 << 32..1 << 48);
+    assert_eq!(rig.vm.is_usable(), Ok(true));
+}
+
+#[test]
+fn bind() {
+    let rig = Rig::new();
+    let bo = rig.bo(16 * PAGE);
+    rig.map(&bo, 0, 0, 16 * PAGE).unwrap();
+    rig.null(1 << 30, 1 << 21).unwrap();
+    rig.unmap(0, 1 << 30).unwrap();
+}
