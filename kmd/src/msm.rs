@@ -7,7 +7,7 @@ use crate::uapi::{msm as uapi, user_address};
 use crate::vm::{BindOp, BindTarget, Cost, Limits, Refused, SyncPoint, Vm};
 use parking_lot::Mutex;
 use rustix::io::Errno;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +39,8 @@ const MAX_QUEUES: u32 = 16;
 /// A queue id that no open file gets to: ids count up from zero.
 const NO_QUEUE: u32 = u32::MAX;
 
-/// The address space of an open file of msm, with two bind queues.
+/// The address space of an open file of msm, with up to two bind queues: each is made when it is first needed, as each is a thread of
+/// the kernel's.
 ///
 /// An open file has one VM, which lives as long as the file. Its mappings change *when a call is made*, its page tables
 /// when the call's job runs: what is bound synchronously must not overlap what an asynchronous call that has not ended
@@ -51,9 +52,14 @@ pub struct MsmVm {
     node: Arc<dyn Node>,
     limits: Limits,
     /// For synchronous calls, which wait for nothing: with a queue of their own they do not wait for asynchronous ones.
-    now: OwnQueue,
-    later: OwnQueue,
-    /// Signalled by the last synchronous call.
+    now: OnceLock<Now>,
+    later: OnceLock<OwnQueue>,
+}
+
+/// What synchronous calls take.
+struct Now {
+    queue: OwnQueue,
+    /// Signalled by the last call.
     done: Syncobj,
 }
 
@@ -91,15 +97,17 @@ impl MsmVm {
         Self::on(node)
     }
 
-    /// Works on the VM of an open file on which a driver has opted in to VM_BIND. EINVAL: it has not.
+    /// Works on the VM of an open file on which a driver has opted in to VM_BIND. EINVAL: it has not. EPIPE: the VM is unusable.
     pub fn attach(node: Arc<dyn Node>) -> Result<Self, Errno> {
         check_driver(&*node)?;
         Self::on(node)
     }
 
     fn on(node: Arc<dyn Node>) -> Result<Self, Errno> {
-        let now = OwnQueue::create(node.clone())?;
-        let later = OwnQueue::create(node.clone())?;
+        // Tells, too, whether somebody has opted in.
+        if !is_usable(&*node)? {
+            return Err(Errno::PIPE);
+        }
         let start = get_param(&*node, uapi::PARAM_VA_START)?;
         let size = get_param(&*node, uapi::PARAM_VA_SIZE)?;
         let limits = Limits {
@@ -114,9 +122,15 @@ impl MsmVm {
             shares_tables: true,
             cost: COST,
         };
-        tracing::debug!(now = now.0.id, later = later.0.id, ?limits, "msm VM");
-        let done = Syncobj::create(node.clone(), false)?;
-        Ok(Self { node, limits, now, later, done })
+        tracing::debug!(?limits, "msm VM");
+        Ok(Self { node, limits, now: OnceLock::new(), later: OnceLock::new() })
+    }
+
+    fn now(&self) -> Result<&Now, Errno> {
+        once(&self.now, || {
+            let done = Syncobj::create(self.node.clone(), false)?;
+            Ok(Now { queue: OwnQueue::create(self.node.clone())?, done })
+        })
     }
 
     fn check(&self, ops: &[BindOp]) -> Result<(), Errno> {
@@ -137,16 +151,18 @@ impl Vm for MsmVm {
         if ops.is_empty() {
             return Ok(());
         }
-        let scratch = &mut *self.now.0.scratch.lock();
+        let Now { queue: OwnQueue(queue), done } =
+            self.now().map_err(|errno| Refused { applied: 0, errno })?;
+        let scratch = &mut *queue.scratch.lock();
         // One queue runs in order, so the last job's end is the end of all. Every call signals, as it may be the last that is
         // accepted.
         scratch.waits.clear();
         scratch.signals.clear();
-        scratch.signals.push(syncobj(&self.done.binary()));
+        scratch.signals.push(syncobj(&done.binary()));
         let mut queued = 0;
         let mut refused = None;
         for chunk in ops.chunks(MAX_OPS) {
-            match self.now.0.submit(scratch, chunk) {
+            match queue.submit(scratch, chunk) {
                 Ok(()) => queued += chunk.len(),
                 Err(errno) => {
                     refused = Some(errno);
@@ -155,7 +171,7 @@ impl Vm for MsmVm {
             }
         }
         if queued > 0
-            && let Err(errno) = twice(|| self.done.wait(None, Wait::ALL))
+            && let Err(errno) = twice(|| done.wait(None, Wait::ALL))
         {
             // They will be done all the same.
             return Err(Refused { applied: queued, errno });
@@ -176,19 +192,12 @@ impl Vm for MsmVm {
             // Two ioctls could be half accepted.
             return Err(Errno::TOOBIG);
         }
-        self.later.0.bind_async(ops, waits, signals)
+        let later = once(&self.later, || OwnQueue::create(self.node.clone()))?;
+        later.0.bind_async(ops, waits, signals)
     }
 
     fn is_usable(&self) -> Result<bool, Errno> {
-        // The state of the VM is the first thing that the kernel looks at, the queue a later one.
-        let mut arg = uapi::VmBind { queue_id: NO_QUEUE, ..Default::default() };
-        // SAFETY: the argument holds no pointer.
-        match unsafe { call(&*self.node, &mut arg) } {
-            Err(Errno::PIPE) => Ok(false),
-            Err(Errno::NOENT) => Ok(true),
-            Err(errno) => Err(errno),
-            Ok(()) => Err(Errno::PROTO),
-        }
+        is_usable(&*self.node)
     }
 }
 
@@ -341,6 +350,30 @@ fn check_driver(node: &dyn Node) -> Result<(), Errno> {
         return Err(Errno::OPNOTSUPP);
     }
     Ok(())
+}
+
+/// As [`Vm::is_usable`]. EINVAL: nobody has opted in to VM_BIND on this file.
+fn is_usable(node: &dyn Node) -> Result<bool, Errno> {
+    // The state of the VM is the first thing that the kernel looks at, the queue the last one.
+    let mut arg = uapi::VmBind { queue_id: NO_QUEUE, ..Default::default() };
+    // SAFETY: the argument holds no pointer.
+    match unsafe { call(node, &mut arg) } {
+        Err(Errno::PIPE) => Ok(false),
+        Err(Errno::NOENT) => Ok(true),
+        Err(errno) => Err(errno),
+        Ok(()) => Err(Errno::PROTO),
+    }
+}
+
+/// What is made when it is first needed. Of two threads that make it at once, one lets go of its own.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, Errno>) -> Result<&T, Errno> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => {
+            let made = make()?;
+            Ok(cell.get_or_init(|| made))
+        }
+    }
 }
 
 /// For calls that come when the kernel has accepted what it is to do: a moment's lack of memory must not leave it unknown how that went.

@@ -15,7 +15,7 @@ fn the_opt_in_comes_before_the_vm() {
     let version = kmd::DriverVersion::query(&*node).unwrap();
     assert_eq!((&*version.name, version.major, version.minor), ("msm", 1, 13));
     assert_eq!(MsmVm::attach(node.clone()).err(), Some(Errno::INVAL), "nobody has opted in");
-    assert_eq!(MsmVm::create(node.clone()).err(), Some(Errno::BUSY), "the queue made the VM");
+    assert_eq!(MsmVm::create(node.clone()).err(), Some(Errno::BUSY), "looking made the VM");
     let op = unmap_op(1 << 32, PAGE);
     assert_eq!(Call::new(0, &[op]).make(&*node), Err(Errno::INVAL));
 
@@ -126,22 +126,22 @@ fn queues() {
         let mut arg = SubmitqueueNew { flags, prio, id: 0 };
         ioctl(node, &mut arg).map(|()| arg.id)
     };
-    // Two are the VM's.
-    assert_eq!((new(0, 0), new(0, 2), new(0, 3)), (Ok(3), Ok(4), Err(Errno::INVAL)));
+    // Number 0 is always there.
+    assert_eq!((new(0, 0), new(0, 2), new(0, 3)), (Ok(1), Ok(2), Err(Errno::INVAL)));
     assert_eq!((new(SUBMITQUEUE_ALLOW_PREEMPT, 0), new(4, 0)), (Err(Errno::INVAL), Err(Errno::INVAL)));
-    assert_eq!((new(SUBMITQUEUE_VM_BIND, 1), new(SUBMITQUEUE_VM_BIND, 0)), (Err(Errno::INVAL), Ok(5)));
+    assert_eq!((new(SUBMITQUEUE_VM_BIND, 1), new(SUBMITQUEUE_VM_BIND, 0)), (Err(Errno::INVAL), Ok(3)));
     let close = |id| ioctl(node, &mut SubmitqueueClose(id));
     assert_eq!(
-        (close(0), close(4), close(4), new(0, 0)),
-        (Err(Errno::NOENT), Ok(()), Err(Errno::NOENT), Ok(6))
+        (close(0), close(2), close(2), new(0, 0)),
+        (Err(Errno::NOENT), Ok(()), Err(Errno::NOENT), Ok(4))
     );
     let wait = |fence, queueid| ioctl(node, &mut WaitFence { fence, queueid, ..Default::default() });
-    assert_eq!((wait(0, 3), wait(1, 3), wait(0, 4)), (Ok(()), Err(Errno::INVAL), Err(Errno::NOENT)));
+    assert_eq!((wait(0, 1), wait(1, 1), wait(0, 2)), (Ok(()), Err(Errno::INVAL), Err(Errno::NOENT)));
     let mut faults = [9u32];
     let data = kmd::uapi::user_address_mut(&mut faults);
     let query = |id, param, len| ioctl(node, &mut SubmitqueueQuery { data, id, param, len, pad: 0 });
     assert_eq!(
-        (query(3, 0, 4), query(3, 1, 4), query(4, 0, 4)),
+        (query(1, 0, 4), query(1, 1, 4), query(2, 0, 4)),
         (Ok(()), Err(Errno::INVAL), Err(Errno::NOENT))
     );
     assert_eq!(faults, [0]);

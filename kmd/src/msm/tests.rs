@@ -22,15 +22,9 @@ fn expect_version(fake: &Fake, name: &'static str, minor: i32) {
     });
 }
 
-/// Expects what follows the opt-in: two queues, the limits, a syncobj.
+/// Expects what follows the opt-in: whether it was one, and the limits.
 fn expect_setup(fake: &Fake, prr: u64) {
-    for id in [NOW, LATER] {
-        fake.expect(move |arg: &mut uapi::SubmitqueueNew| {
-            assert_eq!((arg.flags, arg.prio), (uapi::SUBMITQUEUE_VM_BIND, 0));
-            arg.id = id;
-            Ok(())
-        });
-    }
+    expect_probe(fake, Errno::NOENT);
     for (param, value) in
         [(uapi::PARAM_VA_START, START), (uapi::PARAM_VA_SIZE, START), (uapi::PARAM_HAS_PRR, prr)]
     {
@@ -40,10 +34,23 @@ fn expect_setup(fake: &Fake, prr: u64) {
             Ok(())
         });
     }
+}
+
+fn expect_queue(fake: &Fake, id: u32) {
+    fake.expect(move |arg: &mut uapi::SubmitqueueNew| {
+        assert_eq!((arg.flags, arg.prio), (uapi::SUBMITQUEUE_VM_BIND, 0));
+        arg.id = id;
+        Ok(())
+    });
+}
+
+/// What the first synchronous bind takes.
+fn expect_now(fake: &Fake) {
     fake.expect(|arg: &mut drm::SyncobjCreate| {
         arg.handle = DONE;
         Ok(())
     });
+    expect_queue(fake, NOW);
 }
 
 fn vm(prr: bool) -> (Arc<Fake>, MsmVm) {
@@ -106,16 +113,46 @@ fn other_drivers_are_refused() {
 }
 
 #[test]
-fn a_drivers_vm_is_not_opted_in_again_and_queues_are_closed() {
+fn a_drivers_vm_is_not_opted_in_again() {
     let fake = Fake::new();
     expect_version(&fake, "msm", 14);
     expect_setup(&fake, 1);
-    let vm = MsmVm::attach(fake.clone()).unwrap();
+    assert!(MsmVm::attach(fake.clone()).is_ok());
+    fake.take();
+    for errno in [Errno::INVAL, Errno::PIPE] {
+        expect_version(&fake, "msm", 13);
+        expect_probe(&fake, errno);
+        assert_eq!(MsmVm::attach(fake.clone()).err(), Some(errno));
+        fake.take();
+    }
+}
+
+#[test]
+fn queues_are_made_when_needed_and_closed() {
+    let (fake, vm) = vm(true);
+    expect_queue(&fake, LATER);
+    expect_bind(&fake, 1, Ok(()));
+    vm.bind_async(&[map(0x1000)], &[], &[]).unwrap();
+    expect_now(&fake);
+    expect_bind(&fake, 1, Ok(()));
+    expect_wait(&fake);
+    expect_probe(&fake, Errno::NOENT);
+    vm.bind(&[map(0x1000)]).unwrap();
+    expect_bind(&fake, 1, Ok(()));
+    vm.bind_async(&[map(0x1000)], &[], &[]).unwrap();
     fake.take();
     drop(vm);
     let close = |id| Seen::Other { request: uapi::SubmitqueueClose::REQUEST, words: vec![id] };
     let destroy = Seen::Other { request: drm::SyncobjDestroy::REQUEST, words: vec![DONE, 0] };
-    assert_eq!(fake.take(), [close(NOW), close(LATER), destroy]);
+    assert_eq!(fake.take(), [close(NOW), destroy, close(LATER)]);
+
+    // One that was never used has none to close; and one that cannot be made is asked for again.
+    let (fake, vm) = self::vm(true);
+    fake.expect(|_: &mut uapi::SubmitqueueNew| Err(Errno::NOMEM));
+    assert_eq!(vm.bind_async(&[map(0x1000)], &[], &[]), Err(Errno::NOMEM));
+    fake.take();
+    drop(vm);
+    assert_eq!(fake.take(), []);
 }
 
 #[test]
@@ -123,6 +160,7 @@ fn bind_speaks_the_uapi() {
     let (fake, vm) = vm(true);
     let null = BindOp { va: 0x2000, len: 0x3000, target: BindTarget::Null };
     let unmap = BindOp { va: 0x9000, len: 0x1000, target: BindTarget::Unmap };
+    expect_now(&fake);
     expect_bind(&fake, 3, Ok(()));
     expect_wait(&fake);
     expect_probe(&fake, Errno::NOENT);
@@ -139,7 +177,7 @@ fn bind_speaks_the_uapi() {
         vec![op(1, 3, 0x8000, 0x1000, 0x1000), op(2, 0, 0, 0x2000, 0x3000), op(0, 0, 0, 0x9000, 0x1000)];
     let signals = vec![uapi::Syncobj { handle: DONE, flags: 0, point: 0 }];
     let bind = Seen::MsmBind { queue_id: NOW, ops, waits: vec![], signals };
-    assert_eq!(fake.take()[0], bind);
+    assert_eq!(fake.take()[2], bind);
     assert_eq!(vm.bind(&[]), Ok(()));
     assert_eq!(fake.take(), []);
 }
@@ -148,6 +186,7 @@ fn bind_speaks_the_uapi() {
 fn long_batches_are_cut() {
     let (fake, vm) = vm(true);
     let ops: Vec<_> = (0..1025).map(|i| map(i * 0x1000)).collect();
+    expect_now(&fake);
     for count in [512, 512, 1] {
         expect_bind(&fake, count, Ok(()));
     }
@@ -172,6 +211,7 @@ fn long_batches_are_cut() {
 fn failures_are_told_as_they_are() {
     let (fake, vm) = vm(true);
     let ops: Vec<_> = (0..600).map(|i| map(i * 0x1000)).collect();
+    expect_now(&fake);
     // The second call was refused: the first one's job is waited for.
     expect_bind(&fake, 512, Ok(()));
     expect_bind(&fake, 88, Err(Errno::NOMEM));
@@ -214,12 +254,14 @@ fn asynchronous_calls_take_their_own_queue_and_syncobjs() {
     let (fake, vm) = vm(true);
     let point = |handle, point| SyncPoint { syncobj: SyncobjHandle(handle), point };
     let (waits, signals) = ([point(1, None), point(2, Some(0)), point(2, Some(7))], [point(5, Some(3))]);
+    expect_queue(&fake, LATER);
     vm.bind_async(&[map(0x1000)], &waits, &signals).unwrap();
     vm.bind_async(&[], &waits, &[]).unwrap();
     let raw = |handle, point| uapi::Syncobj { handle, flags: 0, point };
     let waits = vec![raw(1, 0), raw(2, 7)];
     let bind = |ops, signals| Seen::MsmBind { queue_id: LATER, ops, waits: waits.clone(), signals };
-    assert_eq!(fake.take(), [bind(vec![vm_bind_op(&map(0x1000))], vec![raw(5, 3)]), bind(vec![], vec![])]);
+    let seen = fake.take();
+    assert_eq!(seen[1..], [bind(vec![vm_bind_op(&map(0x1000))], vec![raw(5, 3)]), bind(vec![], vec![])]);
     vm.bind_async(&[], &[point(2, Some(0))], &[]).unwrap();
     assert_eq!(vm.bind_async(&[], &[], &[point(2, Some(0))]), Err(Errno::INVAL));
     assert_eq!(fake.take(), []);
