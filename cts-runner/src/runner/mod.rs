@@ -26,6 +26,8 @@ enum Validation {
     Below,
     /// Every case twice: the loader loads a layer only once an instance.
     Both,
+    /// Every case once: above and below by turns.
+    Alternating,
 }
 
 /// The options of `cts-runner suite`.
@@ -97,7 +99,7 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
         Validation::None => &[Listening::None],
         Validation::Above => &[Listening::Above],
         Validation::Below => &[Listening::Below],
-        Validation::Both => &[Listening::Above, Listening::Below],
+        Validation::Both | Validation::Alternating => &[Listening::Above, Listening::Below],
     };
     let settings: Vec<Settings> = listening
         .iter()
@@ -110,9 +112,14 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<bool> {
     for settings in &settings {
         println!("{}", environment.probe(settings, |command| fault(arguments, settings, None, command))?);
     }
+    let every = if arguments.validation == Validation::Alternating { settings.len() } else { 1 };
     let jobs: Vec<Job<'_>> = wanted
         .iter()
-        .flat_map(|case| settings.iter().map(|settings| Job { case, settings: settings.clone() }))
+        .enumerate()
+        .flat_map(|(turn, case)| {
+            let settings = settings.iter().skip(turn % every).step_by(every);
+            settings.map(|settings| Job { case, settings: settings.clone() })
+        })
         .collect();
     let records = run_all(arguments, &environment, &jobs, baseline.as_ref())?;
     if let Some(file) = &arguments.junit {
