@@ -14,13 +14,13 @@
 
 mod gpu;
 mod packet;
+pub mod page_table;
 mod power;
 pub mod registers;
 mod ring;
 mod smmu;
 
 pub use gpu::{Counters, Gpu};
-pub use smmu::translate;
 
 use core::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The SMMU: who it says it is, and the way from GPU addresses to physical ones.
 
+use crate::page_table::{ADDRESS, PAGE, translate};
 use crate::registers as r;
 use crate::{Memory, Registers};
 
@@ -15,38 +16,11 @@ const ID7: u32 = 2 << 4;
 /// The bit of a GPU address that chooses the table.
 const HALF: u64 = 1 << 48;
 
-const VALID: u64 = 1 << 0;
-const TABLE: u64 = 1 << 1;
-const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-const PAGE: u64 = 0x1000;
-
 pub(crate) fn reset(registers: &impl Registers) {
     let ids = [(r::SMMU_ID0, ID0), (r::SMMU_ID1, ID1), (r::SMMU_ID2, ID2), (r::SMMU_ID7, ID7)];
     for (offset, value) in ids {
         registers.write(offset, value);
     }
-}
-
-/// The physical address of `va` by the table at `root` (as in a TTBR), with the bits of the descriptor that maps it.
-/// Four levels of 4 KiB, 48 bits.
-pub fn translate(memory: &impl Memory, root: u64, va: u64) -> Option<(u64, u64)> {
-    let mut table = root & ADDRESS;
-    for shift in [39, 30, 21, 12] {
-        let at = table + (va >> shift & 0x1ff) * 8;
-        let descriptor = u64::from(memory.load(at)?) | u64::from(memory.load(at + 4)?) << 32;
-        if descriptor & VALID == 0 {
-            return None;
-        }
-        // The first level has no blocks, and what is no table on the last is a reserved value.
-        let (is_table, last) = (descriptor & TABLE != 0, shift == 12);
-        if last || !is_table {
-            let inside = (1 << shift) - 1;
-            let fits = if last { is_table } else { shift != 39 };
-            return fits.then_some((descriptor & ADDRESS & !inside | va & inside, descriptor));
-        }
-        table = descriptor & ADDRESS;
-    }
-    None
 }
 
 /// The GPU's view of memory.
@@ -62,7 +36,7 @@ impl<R: Registers, M: Memory> View<'_, R, M> {
         if root & ADDRESS == 0 {
             return None;
         }
-        translate(self.memory, root, va & (HALF - 1)).map(|(address, _)| address)
+        translate(self.memory, root, va & (HALF - 1))
     }
 
     /// Reads the word at `va`; nothing when that faults.

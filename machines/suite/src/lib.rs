@@ -1,8 +1,10 @@
-//! What kernel drivers are held to: fences that a test holds back, a look at what a VM maps, and scripts of ioctls that two
-//! kernels play side by side, the real one and the emulated one.
+//! What kernel drivers are held to: fences that a test holds back, a look at what a VM maps (by the kernel's account, or by its
+//! page tables), and scripts of ioctls that two kernels play side by side, the real one and the emulated one.
 
 pub mod compare;
 pub mod gate;
 pub mod gpuvas;
+pub mod kcore;
 pub mod kernel;
 pub mod script;
+pub mod smmu;

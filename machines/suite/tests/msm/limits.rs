@@ -14,12 +14,3 @@ fn version_and_limits() {
     assert_eq!(limits.va, 1 << 32..1 << 48);
     assert_eq!(rig.vm.is_usable(), Ok(true));
 }
-
-#[test]
-fn bind() {
-    let rig = Rig::new();
-    let bo = rig.bo(16 * PAGE);
-    rig.map(&bo, 0, 0, 16 * PAGE).unwrap();
-    rig.null(1 << 30, 1 << 21).unwrap();
-    rig.unmap(0, 1 << 30).unwrap();
-}

@@ -1,4 +1,11 @@
-//! kmd on the kernel's msm: on a real machine with an Adreno, or on the emulated one of `scripts/machines test`.
+//! kmd on the kernel's msm, in an emulated machine: `scripts/machines test msm`. What is mapped is read from the page tables.
 
 mod limits;
+mod memory;
+mod oops;
+mod queue;
+mod refusals;
 mod rig;
+mod share;
+mod submit;
+mod unusable;

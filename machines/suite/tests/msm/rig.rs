@@ -1,18 +1,28 @@
-//! What the tests share: a VM and its objects.
+//! What the tests share: a VM, its objects, and a look at what its page tables map.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kmd::msm::{BoOptions, MsmVm, create_bo};
-use kmd::{BindOp, BindTarget, BufferObject, GemHandle, Node, Refused, RenderNode, Vm};
+use kmd::syncobj::{Wait, Waited};
+use kmd::uapi::msm::{BO_NO_SHARE, SUBMITQUEUE_VM_BIND, SubmitqueueNew, VmBind, VmBindOp};
+use kmd::{BindOp, BindTarget, BufferObject, Errno, Node, Refused, RenderNode, Request, Syncobj, Vm};
+use tessera_machines_suite::smmu::{Smmu, mark};
 
 pub const PAGE: u64 = 4096;
+pub const BLOCK: u64 = 2 << 20;
 
 /// Where tests map.
 pub const BASE: u64 = 0x10_0000_0000;
 
+/// A mapping: address from [`BASE`] on, length, object (none: null) and offset in it. Pages that continue each other are one.
+pub type Seen = (u64, u64, Option<(u32, u64)>);
+
 pub struct Rig {
     pub node: Arc<dyn Node>,
     pub vm: MsmVm,
+    smmu: Smmu,
+    root: u64,
 }
 
 pub fn open() -> Arc<dyn Node> {
@@ -21,17 +31,68 @@ pub fn open() -> Arc<dyn Node> {
 
 impl Rig {
     pub fn new() -> Self {
-        let node = open();
-        let vm = MsmVm::create(node.clone()).unwrap();
-        Self { node, vm }
+        Self::on(open())
     }
 
+    pub fn on(node: Arc<dyn Node>) -> Self {
+        let vm = MsmVm::create(node.clone()).unwrap();
+        let smmu = Smmu::open().unwrap();
+        let root = smmu.root(&*node).unwrap();
+        Self { node, vm, smmu, root }
+    }
+
+    /// An object that can be exported.
     pub fn bo(&self, size: u64) -> BufferObject {
-        create_bo(self.node.clone(), size, BoOptions::default()).unwrap()
+        self.bo_with(size, 0)
+    }
+
+    /// An object of this VM alone.
+    pub fn private_bo(&self, size: u64) -> BufferObject {
+        self.bo_with(size, BO_NO_SHARE)
+    }
+
+    pub fn bo_with(&self, size: u64, flags: u32) -> BufferObject {
+        let options = BoOptions { flags, private: false };
+        let bo = create_bo(self.node.clone(), size, options).unwrap();
+        Self::mark(&bo);
+        bo
+    }
+
+    /// Writes into every page of the object which one it is.
+    fn mark(bo: &BufferObject) {
+        let map = bo.map().unwrap();
+        // SAFETY: all of a new object, which is ours alone.
+        unsafe { mark(map.as_ptr(), bo.size(), bo.handle().0) };
+    }
+
+    /// What the page tables map, by what is there in memory.
+    pub fn dump(&self) -> Vec<Seen> {
+        let null = self.smmu.null_page();
+        let mut seen: Vec<Seen> = Vec::new();
+        for leaf in self.smmu.leaves(self.root).unwrap() {
+            assert_eq!(leaf.len, PAGE, "msm maps no blocks with VM_BIND");
+            let object = (leaf.address != null).then(|| self.smmu.marked(leaf.address).unwrap());
+            let va = leaf.va.wrapping_sub(BASE);
+            match seen.last_mut() {
+                Some((start, len, last))
+                    if *start + *len == va && last.map(|(o, at)| (o, at + *len)) == object =>
+                {
+                    *len += PAGE;
+                }
+                _ => seen.push((va, PAGE, object)),
+            }
+        }
+        seen
+    }
+
+    /// Whether the page at `va` is mapped so that writes fault.
+    pub fn is_read_only(&self, va: u64) -> bool {
+        let leaves = self.smmu.leaves(self.root).unwrap();
+        leaves.iter().find(|leaf| leaf.va == BASE + va).expect("a mapped page").read_only
     }
 
     pub fn map(&self, bo: &BufferObject, offset: u64, va: u64, len: u64) -> Result<(), Refused> {
-        self.vm.bind(&[map(va, len, bo.handle(), offset)])
+        self.vm.bind(&[map(va, len, bo, offset)])
     }
 
     pub fn null(&self, va: u64, len: u64) -> Result<(), Refused> {
@@ -41,11 +102,22 @@ impl Rig {
     pub fn unmap(&self, va: u64, len: u64) -> Result<(), Refused> {
         self.vm.bind(&[unmap(va, len)])
     }
+
+    pub fn syncobj(&self) -> Syncobj {
+        Syncobj::create(self.node.clone(), false).unwrap()
+    }
+
+    /// Another bind queue of the VM.
+    pub fn queue(&self) -> u32 {
+        let mut arg = SubmitqueueNew { flags: SUBMITQUEUE_VM_BIND, ..Default::default() };
+        ioctl(&*self.node, &mut arg).unwrap();
+        arg.id
+    }
 }
 
 /// A map at `va` bytes from [`BASE`] on; likewise the two below.
-pub fn map(va: u64, len: u64, bo: GemHandle, offset: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Map { bo, offset } }
+pub fn map(va: u64, len: u64, bo: &BufferObject, offset: u64) -> BindOp {
+    BindOp { va: BASE + va, len, target: BindTarget::Map { bo: bo.handle(), offset } }
 }
 
 pub fn null(va: u64, len: u64) -> BindOp {
@@ -54,4 +126,29 @@ pub fn null(va: u64, len: u64) -> BindOp {
 
 pub fn unmap(va: u64, len: u64) -> BindOp {
     BindOp { va: BASE + va, len, target: BindTarget::Unmap }
+}
+
+/// Waits for a syncobj or a point of it, as long as anything here may take.
+pub fn wait(syncobj: &Syncobj, point: Option<u64>) {
+    let how = Wait { for_submit: true, ..Wait::ALL }.within(Duration::from_secs(10));
+    assert_eq!(syncobj.wait(point, how), Ok(Waited::Done { first: 0 }), "a wait that should end");
+}
+
+/// Whether it is signalled now.
+pub fn is_signaled(syncobj: &Syncobj, point: Option<u64>) -> bool {
+    let how = Wait { until_ns: 0, for_submit: true, ..Wait::ALL };
+    syncobj.wait(point, how).unwrap() == Waited::Done { first: 0 }
+}
+
+/// A raw VM_BIND without syncobjs.
+pub fn raw_bind(node: &dyn Node, queue_id: u32, flags: u32, ops: &[VmBindOp]) -> Result<VmBind, Errno> {
+    let mut arg = VmBind { queue_id, flags, ..Default::default() };
+    arg.set_ops(ops);
+    ioctl(node, &mut arg).map(|()| arg)
+}
+
+/// An ioctl without kmd's retries and checks.
+pub fn ioctl<R: Request>(node: &dyn Node, arg: &mut R) -> Result<(), Errno> {
+    // SAFETY: the tests pass structures whose pointers are valid, or values that the kernel refuses.
+    unsafe { node.ioctl(R::REQUEST, (&raw mut *arg).cast()) }
 }

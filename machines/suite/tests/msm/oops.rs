@@ -1,0 +1,50 @@
+//! What takes the kernel down, and with it the machine that the tests run in: only when asked for by name.
+
+use kmd::uapi::msm::*;
+use kmd::{Errno, Vm};
+use tessera_machines_suite::gate::Gate;
+
+use crate::rig::*;
+
+fn map_op(handle: u32, page: u64, pages: u64) -> VmBindOp {
+    VmBindOp {
+        op: VM_BIND_OP_MAP,
+        handle,
+        iova: BASE + page * PAGE,
+        range: pages * PAGE,
+        ..Default::default()
+    }
+}
+
+/// The handle stays where a pointer to the object belongs (`vm_bind_job_lookup_ops`), and is put as one
+/// (`msm_vma_job_free`). Once this passes, [`crate::refusals`] and the scripts may have the case too.
+#[test]
+#[ignore = "takes the kernel down (7.2.13)"]
+fn an_object_that_does_not_exist() {
+    let rig = Rig::new();
+    let queue = rig.queue();
+    assert_eq!(raw_bind(&*rig.node, queue, 0, &[map_op(99, 0, 1)]).map(drop), Err(Errno::INVAL));
+}
+
+/// The same with handles that are all valid: those behind an operation that is refused for its range.
+#[test]
+#[ignore = "takes the kernel down (7.2.13)"]
+fn an_object_behind_a_range_that_does_not_fit() {
+    let rig = Rig::new();
+    let (queue, bo) = (rig.queue(), rig.bo(PAGE));
+    let ops = [map_op(bo.handle().0, 0, 2), map_op(bo.handle().0, 4, 1)];
+    assert_eq!(raw_bind(&*rig.node, queue, 0, &ops).map(drop), Err(Errno::INVAL));
+}
+
+/// The kernel waits a second for the queue, takes its scheduler away, and then the fence wakes the queue
+/// (`drm_sched_wakeup`). So scripts release what they hold before they end.
+#[test]
+#[ignore = "takes the kernel down (7.2.13)"]
+fn a_file_that_goes_while_its_queue_waits() {
+    let rig = Rig::new();
+    let gate = Gate::new().unwrap();
+    let held = gate.syncobj(rig.node.clone()).unwrap();
+    rig.vm.bind_async(&[null(0, PAGE)], &[held.binary()], &[]).unwrap();
+    drop((rig, held));
+    gate.open().unwrap();
+}
