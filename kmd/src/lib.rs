@@ -4,6 +4,7 @@
 //! driver's address space looks like to the layer.
 
 pub mod bo;
+pub mod gpuvas;
 pub mod msm;
 pub mod node;
 pub mod panthor;

@@ -3,7 +3,6 @@
 
 pub mod compare;
 pub mod gate;
-pub mod gpuvas;
 pub mod kcore;
 pub mod kernel;
 pub mod script;

@@ -4,7 +4,7 @@
 use crate::device::Device;
 use crate::format;
 use crate::icd::direct::{Layout, PAGE};
-use crate::layout::{BLOCK, PlaneLayout};
+use crate::layout::{BLOCK, Level, PlaneLayout};
 use ash::vk;
 
 /// Where the blocks of a residency image of `size` bytes are; `None` where what is known does not fit together.
@@ -24,9 +24,7 @@ pub fn layout(d: &Device, handle: vk::Image, size: u64, info: &vk::ImageCreateIn
     }
     let extent = plane.extent_of(info.extent);
     let mut layout = PlaneLayout::new(extent, granularity, info.mip_levels, info.array_layers, BLOCK);
-    // Levels of the mip tail are bound as bytes.
-    layout.levels.truncate(needs.image_mip_tail_first_lod as usize);
-    for (number, level) in (0..).zip(&mut layout.levels) {
+    let place = |(number, level): (u32, &mut Level)| -> Option<()> {
         let subresource =
             vk::ImageSubresource { aspect_mask: plane.view_aspect, mip_level: number, array_layer: 0 };
         // The specification keeps the answer for linear images to itself; PanVK answers for all.
@@ -54,10 +52,15 @@ pub fn layout(d: &Device, handle: vk::Image, size: u64, info: &vk::ImageCreateIn
                 .iter()
                 .all(|stride| stride % PAGE == 0)
             && end <= size;
-        if !fits {
-            return None;
-        }
+        fits.then_some(())
+    };
+    let placed = (0..).zip(&mut layout.levels).map_while(place).count();
+    // The driver calls the last level the mip tail, which is to be bound as bytes, and takes blocks of it all the same: of an image of one
+    // level nobody thinks that it is all tail.
+    if placed < needs.image_mip_tail_first_lod.min(info.mip_levels) as usize {
+        return None;
     }
+    layout.levels.truncate(placed);
     layout.size = size;
     Some((plane.aspects, layout))
 }

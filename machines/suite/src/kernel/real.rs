@@ -1,11 +1,10 @@
 //! The running kernel.
 
-use kmd::{Node, RenderNode};
+use kmd::{Node, RenderNode, gpuvas};
 use rustix::fd::OwnedFd;
 
 use super::{Kernel, Mapping};
 use crate::gate::Gate;
-use crate::gpuvas;
 
 /// An open file of the running kernel's panthor.
 pub struct Real {

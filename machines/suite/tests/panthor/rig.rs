@@ -10,8 +10,8 @@ use kmd::syncobj::{Wait, Waited};
 use kmd::uapi::panthor::*;
 use kmd::{
     BindOp, BindTarget, BufferObject, Errno, GemHandle, Node, Refused, RenderNode, Request, Syncobj, Vm,
+    gpuvas,
 };
-use tessera_machines_suite::gpuvas;
 
 pub const PAGE: u64 = 4096;
 pub const BLOCK: u64 = 2 << 20;
