@@ -18,7 +18,7 @@ enum Object {
 pub(crate) struct Binder<'gpu> {
     gpu: &'gpu Gpu,
     object: Object,
-    memory: vk::DeviceMemory,
+    memories: Vec<vk::DeviceMemory>,
     calls: Vec<Prepared>,
     /// Leads from anywhere to the state in which measuring starts; empty when the calls do so themselves.
     restore: Vec<Prepared>,
@@ -42,10 +42,10 @@ impl<'gpu> Binder<'gpu> {
         let bytes = resource.bytes();
         let object = match resource {
             Resource::Buffer { .. } => Object::Buffer(create_buffer(gpu, bytes)?),
-            Resource::Image { side } => Object::Image(create_image(gpu, side, bytes)?),
+            Resource::Image { side } => Object::Image(create_image(gpu, side)?),
         };
-        let memory = gpu.allocate(bytes)?;
-        let prepare = |call: &Vec<Vec<Bind>>| Prepared::new(resource, object, memory, call);
+        let memories = (0..workload.memories()).map(|_| gpu.allocate(bytes)).collect::<Result<Vec<_>>>()?;
+        let prepare = |call: &Vec<Vec<Bind>>| Prepared::new(resource, object, &memories, call);
         let unbind = vec![vec![Bind { first: 0, count: resource.pages(), memory: None }]];
         let start = vec![prepare(&vec![workload.start.clone()])];
         let restore = if workload.is_closed() {
@@ -55,7 +55,7 @@ impl<'gpu> Binder<'gpu> {
         };
         let calls = workload.calls.iter().map(prepare).collect();
         let Workload { wait_each, fence, per, .. } = *workload;
-        Ok(Self { gpu, object, memory, calls, restore, start, started: false, wait_each, fence, per })
+        Ok(Self { gpu, object, memories, calls, restore, start, started: false, wait_each, fence, per })
     }
 
     /// Brings the resource to the state in which measuring starts.
@@ -122,7 +122,7 @@ impl Drop for Binder<'_> {
                 Object::Buffer(buffer) => device.destroy_buffer(buffer, None),
                 Object::Image(image) => device.destroy_image(image, None),
             }
-            device.free_memory(self.memory, None);
+            self.memories.iter().for_each(|memory| device.free_memory(*memory, None));
         }
     }
 }
@@ -136,32 +136,39 @@ fn create_buffer(gpu: &Gpu, bytes: u64) -> Result<vk::Buffer> {
     Ok(unsafe { gpu.device.create_buffer(&create, None) }?)
 }
 
-fn create_image(gpu: &Gpu, blocks: u32, bytes: u64) -> Result<vk::Image> {
+fn create_image(gpu: &Gpu, blocks: u32) -> Result<vk::Image> {
     let side = blocks * 128;
     let create = vk::ImageCreateInfo::default()
         .flags(vk::ImageCreateFlags::SPARSE_BINDING | vk::ImageCreateFlags::SPARSE_RESIDENCY)
         .image_type(vk::ImageType::TYPE_2D)
         .format(vk::Format::R8G8B8A8_UNORM)
         .extent(vk::Extent3D { width: side, height: side, depth: 1 })
-        .mip_levels(1)
+        // The last level may be the mip tail, which has no blocks.
+        .mip_levels(2)
         .array_layers(1)
         .samples(vk::SampleCountFlags::TYPE_1)
         .usage(vk::ImageUsageFlags::SAMPLED | vk::ImageUsageFlags::TRANSFER_DST);
     // SAFETY: the device has sparse residency of 2D images enabled.
     let image = unsafe { gpu.device.create_image(&create, None) }?;
     // SAFETY: the image was just made.
-    let size = unsafe { gpu.device.get_image_memory_requirements(image) }.size;
+    let needs = unsafe { gpu.device.get_image_sparse_memory_requirements(image) };
+    let block = needs.first().context("a sparse image without blocks")?.format_properties.image_granularity;
     ensure!(
-        size == bytes,
-        "an image of {side}x{side} texels takes {size} bytes, not {bytes}: blocks are not 128x128"
+        (block.width, block.height) == (128, 128),
+        "blocks are {}x{} texels, not 128x128",
+        block.width,
+        block.height
     );
     Ok(image)
 }
 
 impl Prepared {
-    fn new(resource: Resource, object: Object, memory: vk::DeviceMemory, call: &[Vec<Bind>]) -> Self {
+    fn new(resource: Resource, object: Object, memories: &[vk::DeviceMemory], call: &[Vec<Bind>]) -> Self {
         let source = |bind: &Bind| match bind.memory {
-            Some(page) => (memory, u64::from(page) * resource.page()),
+            Some(page) => {
+                let (memory, page) = (page / resource.pages(), page % resource.pages());
+                (memories[memory as usize], u64::from(page) * resource.page())
+            }
             None => (vk::DeviceMemory::null(), 0),
         };
         // Lists without binds are not allowed in a VkBindSparseInfo: they become batches without lists.

@@ -68,7 +68,7 @@ pub(crate) fn serve(suite: Suite, row: &Row) -> Result<()> {
         Work::Bind(_) => true,
         Work::Call(_, sparse) => sparse,
     };
-    let gpu = Gpu::open(suite, sparse)?;
+    let gpu = Gpu::open(suite.driver(), sparse)?;
     let layer = std::fs::read_to_string("/proc/self/maps")?.contains(manifest::LIBRARY);
     answer(&Hello { driver: gpu.driver.clone(), layer })?;
     match row.work {

@@ -1,12 +1,21 @@
 //! A driver, as any application opens it.
 
 use crate::node;
-use crate::rows::Suite;
 use crate::sample::Sample;
 use anyhow::{Context, Result, bail};
 use ash::vk;
 use client::Emulator;
 use std::time::Instant;
+
+/// Which driver to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Driver {
+    Lavapipe,
+    /// That of the emulated node, which is preloaded.
+    Emulated,
+    /// That of the kernel's own node.
+    Real,
+}
 
 /// The opened device, and what a measurement needs of it.
 pub(crate) struct Gpu {
@@ -30,11 +39,11 @@ pub(crate) struct Stretch<'gpu> {
 }
 
 impl Gpu {
-    /// Opens the suite's driver, with the sparse features enabled or not.
-    pub(crate) fn open(suite: Suite, sparse: bool) -> Result<Self> {
-        let node = match suite {
-            Suite::Lavapipe => None,
-            Suite::Drivers => Some(node::find()?),
+    /// Opens the driver, with the sparse features enabled or not.
+    pub(crate) fn open(wanted: Driver, sparse: bool) -> Result<Self> {
+        let node = match wanted {
+            Driver::Lavapipe | Driver::Real => None,
+            Driver::Emulated => Some(node::find()?),
         };
         // SAFETY: loading the system's Vulkan loader runs no code of ours, and nothing unloads it before the last call.
         let entry = unsafe { ash::Entry::load() }
@@ -48,19 +57,23 @@ impl Gpu {
             "vkCreateInstance (a layer that was asked for and not found is ERROR_LAYER_NOT_PRESENT)",
         )?;
         // SAFETY: the instance is alive; the queries write into structures that live through them.
-        let (physical, driver) = unsafe { find(&instance, suite) }?;
+        let (physical, driver) = unsafe { find(&instance, wanted) }?;
         let priorities = [1.0];
+        // SAFETY: the physical device belongs to the instance.
+        let family = unsafe { family(&instance, physical) }.context("no queue family binds")?;
         let queues =
-            [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
+            [vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities)];
+        // SAFETY: as above.
+        let images = unsafe { instance.get_physical_device_features(physical) }.sparse_residency_image2_d;
         let features = vk::PhysicalDeviceFeatures::default()
             .sparse_binding(sparse)
             .sparse_residency_buffer(sparse)
-            .sparse_residency_image2_d(sparse);
+            .sparse_residency_image2_d(sparse && images == vk::TRUE);
         let create = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_features(&features);
         // SAFETY: the physical device belongs to the instance; the structures live through the call.
         let device = unsafe { instance.create_device(physical, &create, None) }.context("vkCreateDevice")?;
-        // SAFETY: family 0 was created with one queue.
-        let queue = unsafe { device.get_device_queue(0, 0) };
+        // SAFETY: the family was created with one queue.
+        let queue = unsafe { device.get_device_queue(family, 0) };
         // SAFETY: the device is alive.
         let fence = unsafe { device.create_fence(&vk::FenceCreateInfo::default(), None) }?;
         Ok(Self { _entry: entry, instance, device, queue, fence, driver, node })
@@ -128,9 +141,24 @@ impl Drop for Gpu {
     }
 }
 
+/// A family that binds and does nothing else, which the driver has with the layer as without; else the first that binds.
+///
+/// # Safety
+/// The physical device belongs to the instance, which is alive.
+unsafe fn family(instance: &ash::Instance, physical: vk::PhysicalDevice) -> Option<u32> {
+    // SAFETY: as the caller promises.
+    let families = unsafe { instance.get_physical_device_queue_family_properties(physical) };
+    let binding = (0..)
+        .zip(&families)
+        .filter(|(_, family)| family.queue_flags.contains(vk::QueueFlags::SPARSE_BINDING));
+    binding
+        .min_by_key(|(_, family)| family.queue_flags.contains(vk::QueueFlags::GRAPHICS))
+        .map(|(index, _)| index)
+}
+
 /// # Safety
 /// The instance is alive.
-unsafe fn find(instance: &ash::Instance, suite: Suite) -> Result<(vk::PhysicalDevice, String)> {
+unsafe fn find(instance: &ash::Instance, wanted: Driver) -> Result<(vk::PhysicalDevice, String)> {
     // SAFETY: as the caller promises.
     for physical in unsafe { instance.enumerate_physical_devices() }? {
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
@@ -140,33 +168,37 @@ unsafe fn find(instance: &ash::Instance, suite: Suite) -> Result<(vk::PhysicalDe
         let name =
             properties.properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
         let software = driver.driver_id == vk::DriverId::MESA_LLVMPIPE;
-        if software != (suite == Suite::Lavapipe) {
+        if software != (wanted == Driver::Lavapipe) {
             continue;
         }
         // SAFETY: as above.
         let features = unsafe { instance.get_physical_device_features(physical) };
         let version = driver.driver_info_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
-        let kind = match suite {
-            Suite::Lavapipe => "lavapipe".into(),
-            Suite::Drivers => driver.driver_name_as_c_str().unwrap_or_default().to_string_lossy(),
+        let kind = match wanted {
+            Driver::Lavapipe => "lavapipe".into(),
+            Driver::Emulated | Driver::Real => {
+                driver.driver_name_as_c_str().unwrap_or_default().to_string_lossy()
+            }
         };
         let told = format!("{kind} {version}, {name}");
         if features.sparse_residency_image2_d == vk::FALSE {
-            match suite {
-                Suite::Lavapipe => bail!(
+            match wanted {
+                Driver::Lavapipe => bail!(
                     "{told} has no sparse residency: Mesa 25 or newer is needed (Debian 12: bookworm-backports)"
                 ),
-                Suite::Drivers => {
+                Driver::Emulated => {
                     bail!("{told} has no sparse residency of images: choose another GPU in TESSERA_EMULATE")
                 }
+                Driver::Real => {}
             }
         }
         return Ok((physical, told));
     }
-    match suite {
-        Suite::Lavapipe => {
+    match wanted {
+        Driver::Lavapipe => {
             bail!("there is no lavapipe: install mesa-vulkan-drivers (Debian 12: from bookworm-backports)")
         }
-        Suite::Drivers => bail!("there is no Vulkan device on the emulated node"),
+        Driver::Emulated => bail!("there is no Vulkan device on the emulated node"),
+        Driver::Real => bail!("there is no Vulkan device"),
     }
 }

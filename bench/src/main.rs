@@ -4,6 +4,7 @@ mod binder;
 mod calls;
 mod child;
 mod gpu;
+mod machine;
 mod measure;
 mod node;
 mod report;
@@ -25,8 +26,10 @@ use std::time::Duration;
 
 /// Measures sparse binding, without and with the layer in turns, each call to the completion of its fence.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    machine: Option<machine::Command>,
     /// What to measure on
     #[arg(value_enum, default_value_t = Suite::Lavapipe)]
     suite: Suite,
@@ -55,6 +58,9 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(command) = &arguments.machine {
+        return command.run();
+    }
     let suite = arguments.suite;
     if let Some(index) = arguments.child {
         return child::serve(suite, suite.rows().get(index).context("there is no such row")?);
@@ -84,7 +90,7 @@ fn main() -> Result<()> {
             println!("{} {}", report::machine(), lines[0].measured.driver);
             println!("{}", report::tables(suite, &lines, false));
             if let Some(file) = file {
-                update(suite, file, &report::markdown(suite, &lines))
+                update(report::program(suite), file, &report::markdown(suite, &lines))
                     .with_context(|| file.display().to_string())?;
             }
         }
@@ -106,12 +112,12 @@ fn layer_path(arguments: &Arguments, scratch: &Path) -> Result<Option<PathBuf>> 
     })
 }
 
-fn update(suite: Suite, file: &Path, section: &str) -> Result<()> {
+fn update(program: &str, file: &Path, section: &str) -> Result<()> {
     let document = match fs::read_to_string(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         document => document?,
     };
-    Ok(fs::write(file, report::replace(suite, &document, section))?)
+    Ok(fs::write(file, report::replace(program, &document, section))?)
 }
 
 /// Says on a terminal what is being done, in a line that the next one overwrites.

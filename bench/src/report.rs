@@ -1,6 +1,7 @@
 //! The tables, for a terminal and for the documentation.
 
 mod drivers;
+pub(crate) mod machine;
 
 use crate::measure::{Kernel, Measured};
 use crate::rows::{Row, Suite};
@@ -102,14 +103,22 @@ fn short(number: f64) -> String {
 /// The suite's section of docs/performance.md.
 pub(crate) fn markdown(suite: Suite, lines: &[Line<'_>]) -> String {
     let driver = lines.first().map(|line| line.measured.driver.as_str()).unwrap_or("unknown driver");
-    format!("{}\n\nMedians; {}\n{}.\n\n{}\n", title(suite), machine(), driver, tables(suite, lines, true))
-}
-
-fn title(suite: Suite) -> String {
     let level = match suite {
         Suite::Lavapipe => "##",
         Suite::Drivers => "###",
     };
+    format!("{}\n\nMedians; {}\n{}.\n\n{}\n", title(level), machine(), driver, tables(suite, lines, true))
+}
+
+/// The program whose output a suite's section is.
+pub(crate) const fn program(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Lavapipe => "tessera-bench",
+        Suite::Drivers => "tessera-bench drivers",
+    }
+}
+
+fn title(level: &str) -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().ok();
     let date = date.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     format!("{level} Measured {} with tessera {}", date.trim(), env!("CARGO_PKG_VERSION"))
@@ -134,12 +143,8 @@ pub(crate) fn machine() -> String {
     format!("{processors} processors of {processor}, {memory}{system}, Linux {},", kernel.trim())
 }
 
-/// Puts `section` where the suite's generated part of `document` is: between its marks, or at the end.
-pub(crate) fn replace(suite: Suite, document: &str, section: &str) -> String {
-    let program = match suite {
-        Suite::Lavapipe => "tessera-bench",
-        Suite::Drivers => "tessera-bench drivers",
-    };
+/// Puts `section` where the part of `document` is that `program` has generated: between its marks, or at the end.
+pub(crate) fn replace(program: &str, document: &str, section: &str) -> String {
     let begin = format!("<!-- {program}: generated from here -->\n");
     let end = format!("<!-- {program}: generated to here -->\n");
     let generated = format!("{begin}{section}{end}");
@@ -171,14 +176,14 @@ mod tests {
 
     #[test]
     fn only_the_generated_part_changes() {
-        let first = replace(Suite::Lavapipe, "# Performance\n", "one\n");
+        let first = replace(program(Suite::Lavapipe), "# Performance\n", "one\n");
         assert!(first.starts_with("# Performance\n\n<!--") && first.contains("one"));
-        let second = replace(Suite::Lavapipe, &format!("{first}\nmore\n"), "two\n");
+        let second = replace(program(Suite::Lavapipe), &format!("{first}\nmore\n"), "two\n");
         assert!(second.starts_with("# Performance\n") && second.ends_with("more\n"));
         assert!(second.contains("two") && !second.contains("one"));
-        let third = replace(Suite::Drivers, &second, "three\n");
+        let third = replace(program(Suite::Drivers), &second, "three\n");
         assert!(third.starts_with(&second) && third.contains("three"));
-        let fourth = replace(Suite::Drivers, &third, "four\n");
+        let fourth = replace(program(Suite::Drivers), &third, "four\n");
         assert!(fourth.contains("two") && fourth.contains("four") && !fourth.contains("three"));
     }
 }

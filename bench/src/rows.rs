@@ -1,6 +1,7 @@
 //! The rows of the tables, in their order.
 
 use crate::calls::Call;
+use crate::gpu::Driver;
 use crate::workload::{self, BLOCK, Resource, Workload};
 use clap::ValueEnum;
 
@@ -20,6 +21,15 @@ pub(crate) enum Suite {
     Drivers,
 }
 
+/// A kernel's driver with Mesa's on top of it, in a machine of scripts/machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Machine {
+    /// PanVK on panthor
+    Panthor,
+    /// Turnip on msm
+    Msm,
+}
+
 impl Suite {
     /// As on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,6 +43,31 @@ impl Suite {
         match self {
             Self::Lavapipe => LAVAPIPE,
             Self::Drivers => DRIVERS,
+        }
+    }
+
+    /// Whose driver it is.
+    pub(crate) const fn driver(self) -> Driver {
+        match self {
+            Self::Lavapipe => Driver::Lavapipe,
+            Self::Drivers => Driver::Emulated,
+        }
+    }
+}
+
+impl Machine {
+    /// As on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Panthor => "panthor",
+            Self::Msm => "msm",
+        }
+    }
+
+    pub(crate) const fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Panthor => PANTHOR,
+            Self::Msm => MSM,
         }
     }
 }
@@ -123,4 +158,39 @@ const DRIVERS: &[Row] = &[
     Row { target: Some(ABOUT_NATIVE), ..call("vkQueueSubmit, empty; sparse device", Call::Submit, true) },
     call("vkAllocateMemory + vkFreeMemory, 1 MiB; sparse device", Call::Allocate, true),
     call("vkCreateBuffer + vkDestroyBuffer; sparse device", Call::CreateBuffer, true),
+];
+
+/// 2048x2048 texels.
+const IMAGE_16_MIB: Resource = Resource::Image { side: 16 };
+const BUFFER_32_MIB: Resource = Resource::Buffer { pages: 512, page: BLOCK };
+
+const PANTHOR: &[Row] = &[
+    bind("buffer: one bind", || workload::one(BUFFER_64_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 64 contiguous", || workload::first(64, BUFFER_64_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 1024 contiguous", || workload::contiguous(BUFFER_64_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: the same as one bind", || workload::at_once(BUFFER_64_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 1024 shuffled, linear", || workload::shuffled_order(BUFFER_64_MIB), Some(40.0)),
+    bind("buffer: 1024 scattered", || workload::scattered(BUFFER_64_MIB), Some(2.0)),
+    bind("buffer: identical rebind", || workload::identical(BUFFER_64_MIB), Some(200.0)),
+    bind("buffer: two memories by turns", || workload::alternating(BUFFER_64_MIB), Some(2.0)),
+    bind("buffer: unbind 1024", || workload::unbind(BUFFER_64_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 1024 VkBindSparseInfo", || workload::many_infos(BUFFER_64_MIB), Some(50.0)),
+    bind("image: 256 blocks in order", || workload::contiguous(IMAGE_16_MIB), Some(ABOUT_NATIVE)),
+    bind("image: whole level at once", || workload::at_once(IMAGE_16_MIB), Some(ABOUT_NATIVE)),
+    bind("image: 256 blocks scattered", || workload::scattered(IMAGE_16_MIB), Some(2.0)),
+    bind("image: identical rebind", || workload::identical(IMAGE_16_MIB), Some(40.0)),
+    bind("image: game-like frame", || workload::flight(32), Some(2.5)),
+];
+
+const MSM: &[Row] = &[
+    bind("buffer: one bind", || workload::one(BUFFER_32_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 64 contiguous", || workload::first(64, BUFFER_32_MIB), None),
+    bind("buffer: 512 contiguous", || workload::contiguous(BUFFER_32_MIB), Some(8.0)),
+    bind("buffer: the same as one bind", || workload::at_once(BUFFER_32_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 512 shuffled, linear", || workload::shuffled_order(BUFFER_32_MIB), Some(8.0)),
+    bind("buffer: 512 scattered", || workload::scattered(BUFFER_32_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: identical rebind", || workload::identical(BUFFER_32_MIB), Some(20.0)),
+    bind("buffer: two memories by turns", || workload::alternating(BUFFER_32_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: unbind 512", || workload::unbind(BUFFER_32_MIB), Some(ABOUT_NATIVE)),
+    bind("buffer: 512 VkBindSparseInfo", || workload::many_infos(BUFFER_32_MIB), Some(8.0)),
 ];

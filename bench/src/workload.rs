@@ -4,7 +4,7 @@
 pub(crate) const BLOCK: u64 = 65536;
 
 /// `count` pages (blocks, in the order of their addresses) of the resource from `first` on, bound to pages of memory from `memory` on, or
-/// to nothing.
+/// to nothing. A memory has as many pages as the resource; the numbers of the next memory's pages follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bind {
     pub(crate) first: u32,
@@ -63,6 +63,12 @@ impl Workload {
     /// One call of one VkBindSparseInfo.
     fn call(resource: Resource, start: Vec<Bind>, binds: Vec<Bind>) -> Self {
         Self { resource, start, calls: vec![vec![binds]], wait_each: true, fence: true, per: 1 }
+    }
+
+    /// How many memories the pages are in.
+    pub(crate) fn memories(&self) -> u32 {
+        let binds = self.start.iter().chain(self.calls.iter().flatten().flatten());
+        binds.filter_map(|bind| bind.memory).max().map_or(1, |last| last / self.resource.pages() + 1)
     }
 
     /// Binds asked for, per unit of time told.
@@ -175,12 +181,23 @@ pub(crate) fn identical_unsignalled(resource: Resource) -> Workload {
     Workload { fence: false, ..identical(resource) }
 }
 
+/// Pages in order, in two memories by turns.
+pub(crate) fn alternating(resource: Resource) -> Workload {
+    let memory = |page| page + page % 2 * resource.pages();
+    Workload::call(resource, vec![], singly(0..resource.pages(), |page| Some(memory(page))))
+}
+
 pub(crate) fn unbind(resource: Resource) -> Workload {
     Workload::call(resource, whole(resource, Some(0)), singly(0..resource.pages(), |_| None))
 }
 
 pub(crate) fn one(resource: Resource) -> Workload {
-    Workload::call(resource, vec![], singly([1000], Some))
+    Workload::call(resource, vec![], singly([1000.min(resource.pages() - 1)], Some))
+}
+
+/// The first `count` pages in order.
+pub(crate) fn first(count: u32, resource: Resource) -> Workload {
+    Workload::call(resource, vec![], singly(0..count, Some))
 }
 
 /// Everything in one bind.
@@ -195,9 +212,9 @@ pub(crate) fn rectangle(side: u32) -> Workload {
     Workload::call(Resource::Image { side }, vec![], blocks.map(bind).collect())
 }
 
-/// 1024 VkBindSparseInfo of one bind each, in one call.
+/// 1024 VkBindSparseInfo, or as many as there are pages, of one bind each, in one call.
 pub(crate) fn many_infos(resource: Resource) -> Workload {
-    let infos = singly(0..1024, Some).into_iter().map(|bind| vec![bind]).collect();
+    let infos = singly(0..resource.pages().min(1024), Some).into_iter().map(|bind| vec![bind]).collect();
     Workload { resource, start: vec![], calls: vec![infos], wait_each: true, fence: true, per: 1 }
 }
 
@@ -267,6 +284,16 @@ mod tests {
         assert_eq!(many_infos(BUFFER).minimum(), 1);
         assert_eq!(many_calls(BUFFER).minimum(), 1024);
         assert_eq!(rectangle(32).minimum(), 16);
+        assert_eq!(alternating(BUFFER).minimum(), 8192);
+    }
+
+    #[test]
+    fn memories_are_as_large_as_the_resource() {
+        assert_eq!(
+            [contiguous(BUFFER), unbind(BUFFER), flight(64)].map(|workload| workload.memories()),
+            [1; 3]
+        );
+        assert_eq!(alternating(BUFFER).memories(), 2);
     }
 
     #[test]
