@@ -69,7 +69,7 @@ impl Gpu {
             let info = vk::MemoryAllocateInfo::default().allocation_size(POOL);
             let memory = device.allocate_memory(&info, None)?;
             let (queue, other) = (device.get_device_queue(sparse, 0), device.get_device_queue(general, 0));
-            Ok(Self {
+            let mut gpu = Self {
                 _entry: entry,
                 instance,
                 device,
@@ -80,8 +80,23 @@ impl Gpu {
                 driver,
                 memory,
                 node,
-            })
+            };
+            gpu.learn_null()?;
+            Ok(gpu)
         }
+    }
+
+    /// Has the node learn what null mappings are, from a buffer that nobody binds.
+    fn learn_null(&mut self) -> Result<()> {
+        if self.features.sparse_residency_buffer == vk::TRUE {
+            // A length that nothing else has.
+            let len = 77 * BLOCK;
+            let buffer = self.residency_buffer(len)?;
+            self.node.learn_null(len)?;
+            // SAFETY: nothing uses it.
+            unsafe { self.device.destroy_buffer(buffer, None) };
+        }
+        Ok(())
     }
 
     /// The instance's function of this name, of an extension of the device.

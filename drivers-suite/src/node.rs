@@ -1,7 +1,8 @@
-//! The emulated node under the driver, as `libtessera_emulator.so` shows it.
+//! What is under the driver: the emulated node, as `libtessera_emulator.so` shows it, or a real kernel, as debugfs does.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use client::Emulator;
+use kmd::gpuvas;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -22,45 +23,126 @@ pub struct Binds {
     pub ops: u64,
 }
 
-/// The library, and what is to be known of it.
-pub struct Node(Emulator);
+/// The oracle of what is mapped.
+pub enum Node {
+    Emulated(Emulator),
+    /// The object that null mappings are of, when it is known.
+    Real(Option<u64>),
+}
 
 impl Node {
     pub fn find() -> Result<Self> {
-        Ok(Self(Emulator::find().context("libtessera_emulator.so is not preloaded")?))
+        if let Some(emulator) = Emulator::find() {
+            return Ok(Self::Emulated(emulator));
+        }
+        gpuvas::read()
+            .context("libtessera_emulator.so is not preloaded, and no kernel shows what it maps")?;
+        Ok(Self::Real(None))
     }
 
-    pub fn binds(&self) -> Binds {
-        let counters = self.0.counters();
-        Binds { ioctls: counters.binds, ops: counters.ops }
+    /// Learns what null mappings look like: there is one of `len` bytes, and nothing else of that length.
+    pub fn learn_null(&mut self, len: u64) -> Result<()> {
+        if let Self::Real(null) = self {
+            let mapping = device_vm()?.into_iter().find(|mapping| mapping.len == len);
+            *null = Some(mapping.context("the driver maps nothing where a new resource is")?.object);
+        }
+        Ok(())
     }
 
-    /// Writes a line to the node's log.
+    /// None where nobody counts.
+    pub fn binds(&self) -> Option<Binds> {
+        let Self::Emulated(emulator) = self else { return None };
+        let counters = emulator.counters();
+        Some(Binds { ioctls: counters.binds, ops: counters.ops })
+    }
+
+    /// Writes a line to the emulated node's log.
     pub fn mark(&self, text: &str) {
-        self.0.mark(text);
+        if let Self::Emulated(emulator) = self {
+            emulator.mark(text);
+        }
+    }
+
+    /// Whether [`Self::without`] can be had.
+    pub const fn holds_queues(&self) -> bool {
+        matches!(self, Self::Emulated(_))
     }
 
     /// Runs `body` while the jobs of one bind queue of the kernel's do not run.
     pub fn without<R>(&self, queue: u32, body: impl FnOnce() -> Result<R>) -> Result<R> {
-        self.0.single_out(Some(queue))?;
-        self.0.hold(true)?;
+        let Self::Emulated(emulator) = self else { bail!("a real kernel's queues cannot be held") };
+        emulator.single_out(Some(queue))?;
+        emulator.hold(true)?;
         let result = body();
-        self.0.hold(false)?;
-        self.0.single_out(None)?;
+        emulator.hold(false)?;
+        emulator.single_out(None)?;
         result
     }
 
-    /// The page table of the device's VM: that of the file that was opened last.
+    /// The page table of the device's VM, with what continues joined: that of the file that was opened last.
     pub fn page_table(&self) -> Result<Vec<Mapping>> {
-        let runs = self.0.mappings(None, 1).context("the page table cannot be read")?;
+        let mut table = Vec::new();
         let mut numbers = HashMap::new();
-        Ok(runs
-            .into_iter()
-            .map(|client::Mapping { va, len, object, offset, .. }| {
-                let next = numbers.len() as u64;
-                let object = (object != 0).then(|| *numbers.entry(object).or_insert(next));
-                Mapping { va, len, object, offset }
-            })
-            .collect())
+        let mut push = |va, len, object: Option<u64>, offset| {
+            let next = numbers.len() as u64;
+            let object = object.map(|object| *numbers.entry(object).or_insert(next));
+            join(&mut table, Mapping { va, len, object, offset });
+        };
+        match self {
+            Self::Emulated(emulator) => {
+                let runs = emulator.mappings(None, 1).context("the page table cannot be read")?;
+                for client::Mapping { va, len, object, offset, .. } in runs {
+                    push(va, len, (object != 0).then_some(object), offset);
+                }
+            }
+            Self::Real(null) => {
+                for gpuvas::Mapping { va, len, object, offset } in device_vm()? {
+                    // Null mappings have offsets too, which mean nothing.
+                    let content = Some(object).filter(|_| *null != Some(object));
+                    push(va, len, content, if content.is_some() { offset } else { 0 });
+                }
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The real VM that was made last: the driver makes one for each device.
+fn device_vm() -> Result<Vec<gpuvas::Mapping>> {
+    gpuvas::read()?.pop().context("the kernel has no VM")
+}
+
+/// Appends a mapping, or has it lengthen the last one.
+fn join(table: &mut Vec<Mapping>, next: Mapping) {
+    if let Some(last) = table.last_mut()
+        && last.va + last.len == next.va
+        && last.object == next.object
+        && (next.object.is_none() || last.offset + last.len == next.offset)
+    {
+        last.len += next.len;
+    } else {
+        table.push(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_continues_is_one() {
+        let mapping = |va, object, offset| Mapping { va, len: 16, object, offset };
+        let mut table = Vec::new();
+        let parts = [
+            (0, Some(0), 0),
+            (16, Some(0), 16),
+            (32, Some(0), 64),
+            (48, None, 0),
+            (64, None, 0),
+            (96, None, 0),
+        ];
+        parts.into_iter().for_each(|(va, object, offset)| join(&mut table, mapping(va, object, offset)));
+        let starts: Vec<_> = table.iter().map(|mapping| (mapping.va, mapping.len)).collect();
+        assert_eq!(starts, [(0, 32), (32, 16), (48, 32), (96, 16)]);
     }
 }

@@ -26,7 +26,9 @@ impl Needs {
         match self {
             Self::Nothing => true,
             Self::TwoBindQueues => gpu.other_binds,
-            Self::OwnQueue => gpu.other_binds && gpu.driver == vk::DriverId::MESA_TURNIP,
+            Self::OwnQueue => {
+                gpu.other_binds && gpu.node.holds_queues() && gpu.driver == vk::DriverId::MESA_TURNIP
+            }
         }
     }
 }
