@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::run::Profile;
+
 /// A GPU, by the name of its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Gpu {
@@ -39,11 +41,15 @@ impl Gpu {
     }
 
     /// What the driver loads into the GPU: path below `/lib/firmware`, and content.
-    pub fn firmware(self) -> (String, Vec<u8>) {
+    pub fn firmware(self, profile: Profile) -> (String, Vec<u8>) {
         match self {
             Self::Panthor => {
                 let folder = mali::Identity::G610.firmware_dir();
-                (format!("arm/mali/{folder}/mali_csffw.bin"), mali::firmware::passive())
+                let image = match profile {
+                    Profile::Passive => mali::firmware::passive(),
+                    Profile::Active => mali::firmware::active(),
+                };
+                (format!("arm/mali/{folder}/mali_csffw.bin"), image)
             }
             Self::Msm => ("qcom/a702_sqe.fw".into(), adreno::FIRMWARE.into()),
         }
@@ -55,7 +61,7 @@ impl Gpu {
     }
 
     /// Whether the GPU looks into memory by itself.
-    pub fn reads_memory(self) -> bool {
-        self == Self::Msm
+    pub fn reads_memory(self, profile: Profile) -> bool {
+        self == Self::Msm || profile == Profile::Active
     }
 }

@@ -23,11 +23,14 @@ pub const FAILED: u8 = 125;
 const POLL: Duration = Duration::from_millis(10);
 
 /// How much of the GPU is emulated.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
     /// As little as carries all of VM_BIND. A Mali's registers and a firmware image that acknowledges itself: no job ever runs. An
     /// Adreno comes to the end of every submission, without drawing anything.
     Passive,
+    /// A Mali whose microcontroller runs groups and their command streams, without shaders. Of an Adreno there is no more than
+    /// the other.
+    Active,
 }
 
 /// Options of `machines run`.
@@ -73,15 +76,14 @@ pub fn run(options: &Options) -> Result<i32> {
     let start = Instant::now();
     let gpu = options.gpu;
     let kernel = Kernel::fetch(options.kernel.as_deref().unwrap_or(gpu.kernel()))?;
-    let Profile::Passive = options.profile;
     let processors = if options.deterministic { 1 } else { 2 };
-    let board = Board { gpu, processors, ram_alias: gpu.reads_memory() };
+    let board = Board { gpu, processors, ram_alias: gpu.reads_memory(options.profile) };
 
     let mut initramfs = Initramfs::new();
     initramfs.program("/init", &guest_init()?)?;
     initramfs.file(paths::GPU, gpu.name().into());
     modules::add(&mut initramfs, &kernel, gpu.modules())?;
-    let (path, firmware) = gpu.firmware();
+    let (path, firmware) = gpu.firmware(options.profile);
     initramfs.file(&format!("/lib/firmware/{path}"), firmware);
     let program = add_command(&mut initramfs, &options.command)?;
     let variables = vulkan::add(&mut initramfs, &options.stack, gpu, program)?;

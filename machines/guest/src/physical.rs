@@ -1,7 +1,7 @@
 //! Physical memory through /dev/mem: reserved memory and device registers, as 32-bit words.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::fs::File;
 use std::path::Path;
 
@@ -59,5 +59,19 @@ impl Physical {
         let word = &self.words[offset as usize / 4];
         // Most words are zero most of the time, and a load costs less than an exchange.
         if word.load(Ordering::SeqCst) == 0 { 0 } else { word.swap(0, Ordering::SeqCst) }
+    }
+
+    /// The word at byte `offset`, a multiple of four, if it is in the range.
+    pub fn word(&self, offset: u64) -> Option<&'static AtomicU32> {
+        self.words.get(usize::try_from(offset / 4).ok()?)
+    }
+
+    /// The 64 bits at byte `offset`, a multiple of eight, if they are in the range.
+    pub fn long(&self, offset: u64) -> Option<&'static AtomicU64> {
+        let index = usize::try_from(offset / 8).ok()? * 2;
+        let [low, _high] = self.words.get(index..index + 2)? else { return None };
+        let long: *const AtomicU32 = low;
+        // SAFETY: eight bytes of the mapping, which starts with a page; atomics of both sizes may meet there.
+        Some(unsafe { &*core::ptr::slice_from_raw_parts(long, 2).cast::<AtomicU64>() })
     }
 }

@@ -1,5 +1,6 @@
 //! The machine's memory, through a PCI function that is the same memory once more.
 
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,11 +14,21 @@ pub struct Ram(Physical);
 
 impl Ram {
     /// Maps it. Not every machine has the function.
-    pub fn map() -> Result<Self> {
-        let function = find()?.context("the machine has no alias of its memory")?;
+    pub fn map() -> Result<Option<Self>> {
+        let Some(function) = find()? else { return Ok(None) };
         fs::write(function.join("enable"), "1").context("cannot enable the alias of the memory")?;
         let len = map::RAM.end - map::RAM.start;
-        Ok(Self(Physical::map_file(&function.join("resource2"), 0..len)?))
+        Ok(Some(Self(Physical::map_file(&function.join("resource2"), 0..len)?)))
+    }
+
+    /// The 32-bit word at a physical address; nothing where there is no RAM.
+    pub fn word(&self, address: u64) -> Option<&AtomicU32> {
+        self.0.word(address.checked_sub(map::RAM.start)?)
+    }
+
+    /// The 64-bit word at a physical address; nothing where there is no RAM.
+    pub fn long(&self, address: u64) -> Option<&AtomicU64> {
+        self.0.long(address.checked_sub(map::RAM.start)?)
     }
 
     /// Reads the word at a physical address; nothing where there is no RAM.

@@ -2,6 +2,8 @@
 
 use crate::identity::Identity;
 use crate::interrupt::{Block, Line};
+use crate::mcu::Mcu;
+use crate::memory::{Access, Fault, Memory};
 use crate::registers as r;
 use crate::{Instant, Interrupts, REGISTERS_LEN, Registers};
 
@@ -20,13 +22,18 @@ pub struct Counters {
     pub as_updates: u64,
     /// Regions that were locked.
     pub as_locks: u64,
+    /// Faults of address spaces.
+    pub faults: u64,
+    /// Draws, dispatches and the like that streams asked for, and nothing executed.
+    pub skipped: u64,
 }
 
-/// A Mali GPU behind `R`, interrupting through `I`.
-pub struct Gpu<R, I> {
+/// A Mali GPU behind `R`, interrupting through `I`, and with `M` reaching memory.
+pub struct Gpu<R, I, M> {
     registers: R,
     interrupts: I,
     identity: Identity,
+    mcu: Option<Mcu<M>>,
     job: Block,
     mmu: Block,
     gpu: Block,
@@ -37,18 +44,22 @@ pub struct Gpu<R, I> {
 /// What the driver asked for since the last step.
 struct Triggers {
     mcu_control: u32,
-    doorbell: bool,
+    /// Doorbells that were rung, a bit each; the first is the MCU's own.
+    doorbells: u32,
     command: u32,
 }
 
-impl<R: Registers, I: Interrupts> Gpu<R, I> {
-    /// A GPU that has just been powered.
-    pub fn new(identity: Identity, registers: R, interrupts: I) -> Self {
+impl<R: Registers, I: Interrupts, M: Memory> Gpu<R, I, M> {
+    /// A GPU that has just been powered. With memory its MCU is active, without it passive; the driver has to find the
+    /// [firmware](crate::firmware) for the one or the other.
+    pub fn new(identity: Identity, registers: R, interrupts: I, memory: Option<M>) -> Self {
         identity.write(&registers);
+        registers.write(r::INJECT, 0);
         Self {
             registers,
             interrupts,
             identity,
+            mcu: memory.map(Mcu::new),
             job: Block::new(Line::Job),
             mmu: Block::new(Line::Mmu),
             gpu: Block::new(Line::Gpu),
@@ -62,7 +73,8 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
         self.counters
     }
 
-    /// Takes what the driver has written since the last step, and answers. Whether there was anything.
+    /// Takes what the driver has written since the last step, answers, and lets streams run. Whether there was anything for
+    /// either side.
     ///
     /// The registers are memory, so the order of the driver's writes is lost and has to be inferred. It clears an interrupt
     /// *before* it triggers what will raise it again: so triggers are read first, clears second, and only then the triggers
@@ -70,7 +82,7 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
     pub fn step(&mut self, now: Instant) -> bool {
         let mut triggers = Triggers {
             mcu_control: self.registers.read(r::MCU_CONTROL),
-            doorbell: self.registers.take(r::DOORBELL) != 0,
+            doorbells: self.doorbells(),
             command: self.registers.take(r::GPU_CMD),
         };
         let mut busy = false;
@@ -79,11 +91,12 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
         }
         busy |= self.gpu_command(&mut triggers);
         busy |= self.power();
+        // Before the doorbells: the driver does not wait for the tables that it gives to be taken.
+        busy |= self.address_spaces();
         // The driver rings only while the MCU is on: what is seen together with the switch came before it went off, or rings
         // for a firmware that boots anyway.
-        busy |= self.ring(triggers.doorbell);
+        busy |= self.run_mcu(triggers.doorbells, now);
         busy |= self.switch_mcu(triggers.mcu_control);
-        busy |= self.address_spaces();
         for block in [&mut self.job, &mut self.mmu, &mut self.gpu] {
             self.counters.interrupts += u64::from(block.show(&self.registers, &self.interrupts, now));
         }
@@ -116,7 +129,9 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
         }
         self.registers.write(r::MCU_CONTROL, 0);
         self.registers.write(r::MCU_STATUS, r::MCU_STATUS_DISABLED);
+        self.registers.write(r::INJECT, 0);
         self.mcu_control = 0;
+        self.mcu.iter_mut().for_each(Mcu::stop);
         let spaces = r::AS..r::AS + r::AS_STRIDE * u32::from(self.identity.address_spaces);
         for offset in spaces.step_by(4) {
             self.registers.write(offset, 0);
@@ -138,21 +153,57 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
         busy
     }
 
-    /// The doorbell of the global interface, and those of the streams, which nobody listens to.
-    fn ring(&mut self, rung: bool) -> bool {
-        let streams =
-            (r::DOORBELL + r::DOORBELL_STRIDE..REGISTERS_LEN as u32).step_by(r::DOORBELL_STRIDE as usize);
-        let mut busy = rung;
-        for doorbell in streams {
-            busy |= self.registers.take(doorbell) != 0;
+    /// Takes all doorbells.
+    fn doorbells(&self) -> u32 {
+        let offsets = (r::DOORBELL..REGISTERS_LEN as u32).step_by(r::DOORBELL_STRIDE as usize);
+        let rung = offsets.map(|offset| u32::from(self.registers.take(offset) != 0));
+        (0..).zip(rung).map(|(number, rung)| rung << number).sum()
+    }
+
+    fn run_mcu(&mut self, doorbells: u32, now: Instant) -> bool {
+        let hangs = self.registers.read(r::INJECT) & r::INJECT_MCU_HANG != 0;
+        if self.mcu_control == 0 || hangs {
+            return doorbells != 0;
         }
-        if rung && self.mcu_control != 0 {
-            self.counters.doorbells += 1;
-            // Every request has acknowledged itself. What is left is to halt, and the driver looks at that only when it has
-            // asked for it.
+        self.counters.doorbells += u64::from(doorbells & 1);
+        let Some(mcu) = &mut self.mcu else {
+            if doorbells & 1 != 0 {
+                // Every request has acknowledged itself. What is left is to halt, and the driver looks at that only when it
+                // has asked for it.
+                self.registers.write(r::MCU_STATUS, r::MCU_STATUS_HALT);
+            }
+            return doorbells != 0;
+        };
+        let Some(news) = mcu.step(doorbells, &self.registers, now) else { return doorbells != 0 };
+        if news.halted {
             self.registers.write(r::MCU_STATUS, r::MCU_STATUS_HALT);
         }
-        busy
+        self.counters.skipped += news.skipped;
+        // Once more, with the news in memory: a clear that has been written by now is not for them. Whoever writes one later
+        // looks for news afterwards, and finds them even if the clear takes their interrupt away.
+        for block in [&mut self.job, &mut self.mmu] {
+            block.clear(&self.registers);
+        }
+        self.job.set(news.groups | if news.global { r::JOB_INT_GLOBAL_IF } else { 0 });
+        let told = news.halted || news.global || news.groups != 0 || !news.faults.is_empty();
+        for fault in news.faults {
+            self.fault(fault);
+        }
+        // A stream that goes on and on is no reason not to sleep.
+        told || doorbells != 0
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.counters.faults += 1;
+        let at = r::AS + fault.space * r::AS_STRIDE;
+        let access = match fault.access {
+            Access::Read => r::AS_FAULTSTATUS_READ,
+            Access::Write => r::AS_FAULTSTATUS_WRITE,
+        };
+        self.registers.write(at + r::AS_FAULTSTATUS, access | u32::from(fault.exception));
+        self.registers.write(at + r::AS_FAULTADDRESS, fault.va as u32);
+        self.registers.write(at + r::AS_FAULTADDRESS + 4, (fault.va >> 32) as u32);
+        self.mmu.set(1 << fault.space);
     }
 
     fn switch_mcu(&mut self, control: u32) -> bool {
@@ -161,17 +212,27 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
         }
         self.mcu_control = control;
         if control == 0 {
+            self.mcu.iter_mut().for_each(Mcu::stop);
             self.registers.write(r::MCU_STATUS, r::MCU_STATUS_DISABLED);
-        } else {
-            self.registers.write(r::MCU_STATUS, r::MCU_STATUS_ENABLED);
-            self.job.set(r::JOB_INT_GLOBAL_IF);
+            return true;
+        }
+        match self.mcu.as_mut().map_or(Ok(()), |mcu| mcu.boot(&self.registers)) {
+            Ok(()) => {
+                self.registers.write(r::MCU_STATUS, r::MCU_STATUS_ENABLED);
+                self.job.set(r::JOB_INT_GLOBAL_IF);
+            }
+            Err(fault) => {
+                self.registers.write(r::MCU_STATUS, r::MCU_STATUS_FATAL);
+                self.fault(fault);
+            }
         }
         true
     }
 
-    /// Every command is done at once: there is no cache of translations, so AS_STATUS never says busy.
+    /// Every command is done at once: there is no cache of translations, so AS_STATUS never says busy by itself.
     fn address_spaces(&mut self) -> bool {
         let mut busy = false;
+        let hangs = self.registers.read(r::INJECT) & r::INJECT_MMU_HANG != 0;
         for space in 0..u32::from(self.identity.address_spaces) {
             let command = self.registers.take(r::AS + space * r::AS_STRIDE + r::AS_COMMAND);
             match command {
@@ -180,6 +241,9 @@ impl<R: Registers, I: Interrupts> Gpu<R, I> {
                 _ => {}
             }
             busy |= command != 0;
+            if hangs {
+                self.registers.write(r::AS + space * r::AS_STRIDE + r::AS_STATUS, 1);
+            }
         }
         busy
     }

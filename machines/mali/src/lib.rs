@@ -5,10 +5,11 @@
 //! end is whatever provides the two and calls [`Gpu::step`]: often enough where registers are plain memory that is polled,
 //! after every write where each access is trapped.
 //!
-//! Nothing executes: no shader, no user's command stream. What the device offers is *passive*: its firmware ([`firmware`])
-//! lays the words in which the driver requests and the words in which the MCU acknowledges over each other, so that every
-//! request acknowledges itself and the device never has to look into memory. That carries a driver through probe, power
-//! management and all of VM_BIND.
+//! Without access to memory the device is *passive*: its firmware ([`firmware`]) lays the words in which the driver requests
+//! and the words in which the MCU acknowledges over each other, so that every request acknowledges itself. That carries a
+//! driver through probe, power management and all of VM_BIND. With a [`Memory`] it is *active*: the MCU takes requests,
+//! starts, suspends and ends groups, and executes their command streams through the tables of their address spaces, with
+//! faults where the real one would have them. No shader executes: draws and dispatches are passed over.
 //!
 //! Names and offsets are those of the Linux driver (`panthor_gpu_regs.h`, `panthor_mmu_regs.h`, `panthor_fw_regs.h`).
 
@@ -16,11 +17,15 @@ pub mod firmware;
 mod gpu;
 mod identity;
 mod interrupt;
+mod mcu;
+mod memory;
+pub mod page_table;
 pub mod registers;
 
 pub use gpu::{Counters, Gpu};
 pub use identity::Identity;
 pub use interrupt::Line;
+pub use memory::Memory;
 
 use core::time::Duration;
 

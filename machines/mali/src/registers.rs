@@ -54,8 +54,32 @@ pub const MMU_INT: u32 = 0x2000;
 pub const AS: u32 = 0x2400;
 /// From one address space to the next.
 pub const AS_STRIDE: u32 = 0x40;
+/// Within an address space: physical address of the translation table's root, 64 bits.
+pub const AS_TRANSTAB: u32 = 0x0;
 /// Within an address space: the command register.
 pub const AS_COMMAND: u32 = 0x18;
+/// Within an address space: what the last fault was. The exception, and from bit 8 the access.
+pub const AS_FAULTSTATUS: u32 = 0x1c;
+/// Within an address space: where the last fault was, 64 bits.
+pub const AS_FAULTADDRESS: u32 = 0x20;
+/// Within an address space: bit 0 while a command is executed.
+pub const AS_STATUS: u32 = 0x28;
+/// Within an address space: how it translates, 64 bits.
+pub const AS_TRANSCFG: u32 = 0x30;
+/// What of [`AS_TRANSCFG`] is the mode.
+pub const AS_TRANSCFG_ADRMODE: u32 = 0xf;
+/// Mode of [`AS_TRANSCFG`]: tables of AArch64 with a granule of 4 KiB.
+pub const AS_TRANSCFG_ADRMODE_AARCH64_4K: u32 = 6;
+/// Access in [`AS_FAULTSTATUS`]: a load.
+pub const AS_FAULTSTATUS_READ: u32 = 2 << 8;
+/// Access in [`AS_FAULTSTATUS`]: a store.
+pub const AS_FAULTSTATUS_WRITE: u32 = 3 << 8;
+/// Not of the hardware: what a test writes here breaks something until the next reset, an `INJECT_` value.
+pub const INJECT: u32 = 0x7_0000;
+/// [`INJECT`]: the MCU stops, and answers nothing.
+pub const INJECT_MCU_HANG: u32 = 1 << 0;
+/// [`INJECT`]: address spaces do not finish any command.
+pub const INJECT_MMU_HANG: u32 = 1 << 1;
 /// The page with the number of the last cache flush, which user space maps.
 pub const LATEST_FLUSH_ID: u32 = 0x1_0000;
 /// First doorbell, the MCU's own; they are [`DOORBELL_STRIDE`] apart.
@@ -97,6 +121,8 @@ pub const MCU_STATUS_DISABLED: u32 = 0;
 pub const MCU_STATUS_ENABLED: u32 = 1;
 /// The firmware has halted, as it was asked to.
 pub const MCU_STATUS_HALT: u32 = 2;
+/// The firmware cannot go on.
+pub const MCU_STATUS_FATAL: u32 = 3;
 
 /// The power domains that are switched here: what is there, and where it is switched on, off, and seen.
 pub struct PowerDomain {

@@ -1,11 +1,12 @@
 //! The device as a driver sees it: registers that are written and polled.
 
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use core::time::Duration;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tessera_mali::registers::*;
-use tessera_mali::{Gpu, Identity, Interrupts, Line, Registers};
+use tessera_mali::{Gpu, Identity, Interrupts, Line, Memory, Registers};
 
 /// A register file, and the interrupts that came.
 #[derive(Default)]
@@ -42,8 +43,21 @@ impl Bus {
 
 const NOW: Duration = Duration::ZERO;
 
-fn device(bus: &Bus) -> Gpu<&Bus, &Bus> {
-    Gpu::new(Identity::G610, bus, bus)
+/// There is no memory.
+enum Nothing {}
+
+impl Memory for Nothing {
+    fn word(&self, _: u64) -> Option<&AtomicU32> {
+        match *self {}
+    }
+
+    fn long(&self, _: u64) -> Option<&AtomicU64> {
+        match *self {}
+    }
+}
+
+fn device(bus: &Bus) -> Gpu<&Bus, &Bus, Nothing> {
+    Gpu::new(Identity::G610, bus, bus, None)
 }
 
 #[test]

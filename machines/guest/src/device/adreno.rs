@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adreno::{Gpu, Interrupts, Memory, Registers};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use wire::map;
 
 use super::{Distributor, Model};
@@ -11,7 +11,8 @@ use crate::physical::Physical;
 use crate::ram::Ram;
 
 pub(super) fn new() -> Result<Box<dyn Model>> {
-    Ok(Box::new(Gpu::new(Physical::map(map::GPU_REGISTERS)?, Ram::map()?, Distributor::map()?)))
+    let ram = Ram::map()?.context("the machine has no alias of its memory")?;
+    Ok(Box::new(Gpu::new(Physical::map(map::GPU_REGISTERS)?, ram, Distributor::map()?)))
 }
 
 impl Model for Gpu<Physical, Ram, Distributor> {

@@ -1,19 +1,23 @@
 //! A Mali.
 
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Result;
-use mali::{Gpu, Identity, Interrupts, Line, Registers};
+use mali::{Gpu, Identity, Interrupts, Line, Memory, Registers};
 use wire::map;
 
 use super::{Distributor, Model};
 use crate::physical::Physical;
+use crate::ram::Ram;
 
+/// Active where the machine has an alias of its memory, else passive.
 pub(super) fn new() -> Result<Box<dyn Model>> {
-    Ok(Box::new(Gpu::new(Identity::G610, Physical::map(map::GPU_REGISTERS)?, Distributor::map()?)))
+    let registers = Physical::map(map::GPU_REGISTERS)?;
+    Ok(Box::new(Gpu::new(Identity::G610, registers, Distributor::map()?, Ram::map()?)))
 }
 
-impl Model for Gpu<Physical, Distributor> {
+impl Model for Gpu<Physical, Distributor, Ram> {
     fn step(&mut self, now: Duration) -> bool {
         self.step(now)
     }
@@ -40,5 +44,15 @@ impl Registers for Physical {
 impl Interrupts for Distributor {
     fn raise(&self, line: Line) {
         self.raise(line as u32);
+    }
+}
+
+impl Memory for Ram {
+    fn word(&self, physical: u64) -> Option<&AtomicU32> {
+        self.word(physical)
+    }
+
+    fn long(&self, physical: u64) -> Option<&AtomicU64> {
+        self.long(physical)
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
 use kmd::syncobj::{Wait, Waited};
@@ -75,7 +76,7 @@ impl Rig {
     }
 
     fn raw(&self) -> Vec<gpuvas::Mapping> {
-        let vms = gpuvas::read().unwrap();
+        let vms = account();
         let ours = |vm: &Vec<gpuvas::Mapping>| vm.iter().any(|mapping| mapping.va == self.marker);
         vms.into_iter().find(ours).expect("our VM is listed")
     }
@@ -110,6 +111,18 @@ impl Rig {
         let done = self.syncobj();
         self.vm.bind_async(&[], &[], &[done.binary()]).unwrap();
         wait(&done, None);
+    }
+}
+
+/// What the kernel says that VMs map. It says nothing (ENODEV) while one goes.
+fn account() -> Vec<Vec<gpuvas::Mapping>> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match gpuvas::read() {
+            Ok(vms) => return vms,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
