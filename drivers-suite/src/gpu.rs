@@ -26,6 +26,13 @@ pub struct Gpu {
     pub node: Node,
 }
 
+/// What a batch waits for and signals; values count for timelines.
+#[derive(Clone, Copy, Default)]
+pub struct Points<'a> {
+    pub waits: &'a [(vk::Semaphore, u64)],
+    pub signals: &'a [(vk::Semaphore, u64)],
+}
+
 impl Gpu {
     pub fn new() -> Result<Self> {
         // SAFETY: the system's loader; this function and the ones below follow Vulkan's rules for the handles that they make.
@@ -154,6 +161,34 @@ impl Gpu {
         }
     }
 
+    /// Binds, with semaphores and a fence, and waits for nothing. One thread at a time may use a queue.
+    pub fn submit(
+        &self,
+        queue: vk::Queue,
+        bind: Option<(vk::Buffer, vk::SparseMemoryBind)>,
+        points: Points<'_>,
+        fence: vk::Fence,
+    ) -> Result<()> {
+        let split = |points: &[(vk::Semaphore, u64)]| -> (Vec<_>, Vec<_>) { points.iter().copied().unzip() };
+        let (waits, signals) = (split(points.waits), split(points.signals));
+        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+            .wait_semaphore_values(&waits.1)
+            .signal_semaphore_values(&signals.1);
+        let bind = bind.map(|(buffer, bind)| (buffer, [bind]));
+        let buffers: Vec<_> = bind
+            .iter()
+            .map(|(buffer, binds)| vk::SparseBufferMemoryBindInfo::default().buffer(*buffer).binds(binds))
+            .collect();
+        let info = vk::BindSparseInfo::default()
+            .wait_semaphores(&waits.0)
+            .buffer_binds(&buffers)
+            .signal_semaphores(&signals.0)
+            .push_next(&mut values);
+        // SAFETY: valid arguments; one thread uses the queue.
+        unsafe { self.device.queue_bind_sparse(queue, &[info], fence)? };
+        Ok(())
+    }
+
     pub fn bind_buffer(&self, buffer: vk::Buffer, binds: &[vk::SparseMemoryBind]) -> Result<()> {
         let buffers = [vk::SparseBufferMemoryBindInfo::default().buffer(buffer).binds(binds)];
         self.bind(&[vk::BindSparseInfo::default().buffer_binds(&buffers)])
@@ -190,12 +225,36 @@ impl Gpu {
         Ok(unsafe { self.device.create_semaphore(&vk::SemaphoreCreateInfo::default(), None)? })
     }
 
+    pub fn fence(&self) -> Result<vk::Fence> {
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.device.create_fence(&vk::FenceCreateInfo::default(), None)? })
+    }
+
+    /// Signals a timeline by the host.
+    pub fn signal(&self, semaphore: vk::Semaphore, value: u64) -> Result<()> {
+        let info = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
+        // SAFETY: a timeline of the device, whose value grows.
+        unsafe { self.device.signal_semaphore(&info)? };
+        Ok(())
+    }
+
     /// Waits until a timeline has come to a value.
     pub fn wait(&self, semaphore: vk::Semaphore, value: u64) -> Result<()> {
         let (semaphores, values) = ([semaphore], [value]);
         let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
         // SAFETY: a semaphore of the device.
         unsafe { self.device.wait_semaphores(&info, 10_000_000_000) }.context("a semaphore is not signalled")
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: what steps made they have destroyed, and nothing runs any more.
+        unsafe {
+            self.device.free_memory(self.memory, None);
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
     }
 }
 

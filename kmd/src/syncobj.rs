@@ -134,6 +134,24 @@ pub fn reset(node: &dyn Node, syncobjs: &[SyncobjHandle]) -> Result<(), Errno> {
     unsafe { call(node, &mut arg) }
 }
 
+/// Signals a binary syncobj, or adds a signalled point to a timeline.
+pub fn signal(node: &dyn Node, point: SyncPoint) -> Result<(), Errno> {
+    let handle = [point.syncobj.0];
+    if point.point.is_none() {
+        // SAFETY: the array has one element and outlives the call.
+        return unsafe { call(node, &mut drm::SyncobjSignal(array(&handle))) };
+    }
+    let value = [point_value(point.point)?];
+    let mut arg = drm::SyncobjTimelineSignal(drm::SyncobjTimelineArray {
+        handles: user_address(&handle),
+        points: user_address(&value),
+        count_handles: 1,
+        flags: 0,
+    });
+    // SAFETY: both arrays have one element and outlive the call.
+    unsafe { call(node, &mut arg) }
+}
+
 /// Copies the fence at `from` to `to`. With `for_submit` it waits until the fence exists, else EINVAL.
 pub fn transfer(node: &dyn Node, from: SyncPoint, to: SyncPoint, for_submit: bool) -> Result<(), Errno> {
     let mut arg = drm::SyncobjTransfer {
@@ -219,23 +237,12 @@ impl Syncobj {
 
     /// Puts a signalled fence in.
     pub fn signal(&self) -> Result<(), Errno> {
-        let handle = [self.handle.0];
-        let mut arg = drm::SyncobjSignal(array(&handle));
-        // SAFETY: the array outlives the call.
-        unsafe { call(&*self.node, &mut arg) }
+        signal(&*self.node, self.binary())
     }
 
     /// Adds a signalled `point` to the timeline.
     pub fn signal_point(&self, point: u64) -> Result<(), Errno> {
-        let (handle, value) = ([self.handle.0], [point_value(Some(point))?]);
-        let mut arg = drm::SyncobjTimelineSignal(drm::SyncobjTimelineArray {
-            handles: user_address(&handle),
-            points: user_address(&value),
-            count_handles: 1,
-            flags: 0,
-        });
-        // SAFETY: both arrays have one element and outlive the call.
-        unsafe { call(&*self.node, &mut arg) }
+        signal(&*self.node, self.point(point))
     }
 
     /// The last point that is signalled; zero when there is none or the syncobj is binary.

@@ -1,12 +1,15 @@
 //! What a program does with sparse binding, in steps: the page table after each one is compared.
 
 mod buffers;
+mod crowd;
 mod images;
+mod lost;
 mod sync;
 
 use crate::gpu::Gpu;
 use anyhow::Result;
 use ash::vk;
+use client::Emulator;
 
 /// The fewest operations that a step takes, where one is known. Each bind of the driver's own for resources and memory counts too.
 pub type Fewest = Option<u64>;
@@ -19,6 +22,10 @@ pub enum Needs {
     TwoBindQueues,
     /// The driver binds on a queue of the kernel's that can be held back alone.
     OwnQueue,
+    /// The kernel fails when it is asked to, and two queues bind.
+    Faults,
+    /// That, and the layer.
+    LayerAndFaults,
 }
 
 impl Needs {
@@ -28,6 +35,11 @@ impl Needs {
             Self::TwoBindQueues => gpu.other_binds,
             Self::OwnQueue => {
                 gpu.other_binds && gpu.node.holds_queues() && gpu.driver == vk::DriverId::MESA_TURNIP
+            }
+            Self::Faults => gpu.other_binds && Emulator::find().is_some(),
+            Self::LayerAndFaults => {
+                let layers = std::env::var("VK_INSTANCE_LAYERS").unwrap_or_default();
+                layers.contains(manifest::LAYER) && Self::Faults.are_met(gpu)
             }
         }
     }
@@ -64,7 +76,12 @@ impl Resources {
 
 /// All steps, in their order.
 pub fn all() -> impl Iterator<Item = Step> {
-    buffers::steps().into_iter().chain(images::steps()).chain(sync::steps())
+    buffers::steps()
+        .into_iter()
+        .chain(images::steps())
+        .chain(sync::steps())
+        .chain(crowd::steps())
+        .chain(lost::steps())
 }
 
 /// A fixed shuffle of `0..count`.

@@ -1,7 +1,7 @@
 //! Semaphores, fences, and the order of things.
 
 use super::{Needs, Resources, Step};
-use crate::gpu::{BLOCK, Gpu};
+use crate::gpu::{BLOCK, Gpu, Points};
 use anyhow::{Result, ensure};
 use ash::vk;
 use std::time::Duration;
@@ -16,65 +16,23 @@ fn with_semaphores(gpu: &Gpu) -> Result<Resources> {
     })
 }
 
-/// What a batch waits for and signals; values count for timelines.
-#[derive(Clone, Copy, Default)]
-struct Points<'a> {
-    waits: &'a [(vk::Semaphore, u64)],
-    signals: &'a [(vk::Semaphore, u64)],
-}
-
-fn submit(
-    gpu: &Gpu,
-    queue: vk::Queue,
-    bind: Option<(vk::Buffer, vk::SparseMemoryBind)>,
-    points: Points<'_>,
-    fence: vk::Fence,
-) -> Result<()> {
-    let split = |points: &[(vk::Semaphore, u64)]| -> (Vec<_>, Vec<_>) { points.iter().copied().unzip() };
-    let (waits, signals) = (split(points.waits), split(points.signals));
-    let mut values = vk::TimelineSemaphoreSubmitInfo::default()
-        .wait_semaphore_values(&waits.1)
-        .signal_semaphore_values(&signals.1);
-    let bind = bind.map(|(buffer, bind)| (buffer, [bind]));
-    let buffers: Vec<_> = bind
-        .iter()
-        .map(|(buffer, binds)| vk::SparseBufferMemoryBindInfo::default().buffer(*buffer).binds(binds))
-        .collect();
-    let info = vk::BindSparseInfo::default()
-        .wait_semaphores(&waits.0)
-        .buffer_binds(&buffers)
-        .signal_semaphores(&signals.0)
-        .push_next(&mut values);
-    // SAFETY: valid arguments; one thread uses the queue.
-    unsafe { gpu.device.queue_bind_sparse(queue, &[info], fence)? };
-    Ok(())
-}
-
-/// Signals a timeline by the host.
-fn signal(gpu: &Gpu, semaphore: vk::Semaphore, value: u64) -> Result<()> {
-    let info = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
-    // SAFETY: a timeline of the device, whose value grows.
-    unsafe { gpu.device.signal_semaphore(&info)? };
-    Ok(())
-}
-
 /// A wait for what is signalled later, and binds behind it; another queue goes on meanwhile.
 fn wait_before_signal(gpu: &Gpu, on: &Resources) -> Result<()> {
     let [first, second] = on.buffers[..] else { unreachable!("made two") };
     let [a, b, ..] = on.semaphores[..] else { unreachable!("made four") };
     let none = vk::Fence::null();
     let points = Points { waits: &[(a, 1)], signals: &[(b, 1)] };
-    submit(gpu, gpu.queue, Some((first, gpu.part(0, BLOCK, 0))), points, none)?;
+    gpu.submit(gpu.queue, Some((first, gpu.part(0, BLOCK, 0))), points, none)?;
     let behind = Points { signals: &[(b, 2)], ..Default::default() };
-    submit(gpu, gpu.queue, Some((first, gpu.part(0, 2 * BLOCK, 8 * BLOCK))), behind, none)?;
+    gpu.submit(gpu.queue, Some((first, gpu.part(0, 2 * BLOCK, 8 * BLOCK))), behind, none)?;
     let other = gpu.timeline()?;
     let points = Points { signals: &[(other, 1)], ..Default::default() };
-    submit(gpu, gpu.other, Some((second, gpu.part(BLOCK, BLOCK, 0))), points, none)?;
+    gpu.submit(gpu.other, Some((second, gpu.part(BLOCK, BLOCK, 0))), points, none)?;
     gpu.wait(other, 1)?;
     // SAFETY: a timeline of the device.
     let value = unsafe { gpu.device.get_semaphore_counter_value(b)? };
     ensure!(value == 0, "a bind did not wait");
-    signal(gpu, a, 1)?;
+    gpu.signal(a, 1)?;
     gpu.wait(b, 2)?;
     // SAFETY: nothing is submitted any more.
     unsafe {
@@ -91,7 +49,7 @@ fn binary(gpu: &Gpu, on: &Resources) -> Result<()> {
     let none = vk::Fence::null();
     for round in 0..8 {
         let bind = |buffer| Some((buffer, gpu.part(round * BLOCK, BLOCK, (7 - round) * BLOCK)));
-        submit(gpu, gpu.queue, bind(first), Points { signals: &[(c, 0)], ..Default::default() }, none)?;
+        gpu.submit(gpu.queue, bind(first), Points { signals: &[(c, 0)], ..Default::default() }, none)?;
         let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
         let (waits, signals) = ([c], [e]);
         let between = vk::SubmitInfo::default()
@@ -100,7 +58,7 @@ fn binary(gpu: &Gpu, on: &Resources) -> Result<()> {
             .signal_semaphores(&signals);
         // SAFETY: valid arguments; one thread uses the queue.
         unsafe { gpu.device.queue_submit(gpu.other, &[between], none)? };
-        submit(gpu, gpu.queue, bind(second), Points { waits: &[(e, 0)], ..Default::default() }, none)?;
+        gpu.submit(gpu.queue, bind(second), Points { waits: &[(e, 0)], ..Default::default() }, none)?;
     }
     // SAFETY: the device is alive.
     unsafe { gpu.device.device_wait_idle()? };
@@ -116,7 +74,7 @@ fn turns(gpu: &Gpu, on: &Resources) -> Result<()> {
         (0..ROUNDS).try_for_each(|round| {
             let part = gpu.part(round * BLOCK, 2 * BLOCK, (2 * ROUNDS - 2 * round) * BLOCK);
             let points = Points { waits: &[(other, round + ahead)], signals: &[(own, round + 1)] };
-            submit(gpu, queue, Some((buffer, part)), points, vk::Fence::null())
+            gpu.submit(queue, Some((buffer, part)), points, vk::Fence::null())
         })
     };
     std::thread::scope(|scope| {
@@ -131,8 +89,7 @@ fn turns(gpu: &Gpu, on: &Resources) -> Result<()> {
 fn idle(gpu: &Gpu, on: &Resources) -> Result<()> {
     gpu.bind(&[])?;
     gpu.bind(&[vk::BindSparseInfo::default()])?;
-    submit(
-        gpu,
+    gpu.submit(
         gpu.queue,
         Some((on.buffers[0], gpu.part(0, BLOCK, 0))),
         Points::default(),
@@ -155,7 +112,7 @@ fn imported(gpu: &Gpu, on: &Resources) -> Result<()> {
         let source = gpu.device.create_semaphore(&info, None)?;
         for (round, target) in (0..).zip([c, e]) {
             let points = Points { signals: &[(source, 0)], ..Default::default() };
-            submit(gpu, gpu.other, None, points, vk::Fence::null())?;
+            gpu.submit(gpu.other, None, points, vk::Fence::null())?;
             let get = vk::SemaphoreGetFdInfoKHR::default().semaphore(source).handle_type(kind);
             let fd = fds.get_semaphore_fd(&get)?;
             let import = vk::ImportSemaphoreFdInfoKHR::default()
@@ -166,12 +123,12 @@ fn imported(gpu: &Gpu, on: &Resources) -> Result<()> {
             fds.import_semaphore_fd(&import)?;
             let part = gpu.part(round * BLOCK, BLOCK, 0);
             let points = Points { waits: &[(target, 0)], ..Default::default() };
-            submit(gpu, gpu.queue, Some((on.buffers[0], part)), points, vk::Fence::null())?;
+            gpu.submit(gpu.queue, Some((on.buffers[0], part)), points, vk::Fence::null())?;
             // The semaphore has its own payload back.
             let points = Points { signals: &[(target, 0)], ..Default::default() };
-            submit(gpu, gpu.queue, None, points, vk::Fence::null())?;
+            gpu.submit(gpu.queue, None, points, vk::Fence::null())?;
             let points = Points { waits: &[(target, 0)], ..Default::default() };
-            submit(gpu, gpu.other, None, points, vk::Fence::null())?;
+            gpu.submit(gpu.other, None, points, vk::Fence::null())?;
         }
         gpu.device.device_wait_idle()?;
         gpu.device.destroy_semaphore(source, None);
@@ -191,7 +148,7 @@ fn right_after_creation(gpu: &Gpu, on: &Resources) -> Result<()> {
         for (value, queue) in (1..).zip([gpu.queue, gpu.other]) {
             let points = Points { signals: &[(timeline, value)], ..Default::default() };
             let part = gpu.part((value - 1) * SIZE / 2, SIZE / 2, 0);
-            submit(gpu, queue, Some((buffer, part)), points, vk::Fence::null())?;
+            gpu.submit(queue, Some((buffer, part)), points, vk::Fence::null())?;
         }
         std::thread::sleep(Duration::from_millis(50));
         // SAFETY: a timeline of the device.

@@ -201,6 +201,9 @@ impl Queue {
         let Some(sparse) = &d.sparse else { return };
         let mut state = self.state.lock();
         while !state.stop {
+            if sparse.address_space.is_lost() {
+                self.give_up(&mut state);
+            }
             let Some(first) = state.parked.front() else {
                 self.wake.wait(&mut state);
                 continue;
@@ -213,10 +216,16 @@ impl Queue {
                 // Nobody else takes it away; and what comes next finds it here or, the lock being held, handed over.
                 Ok(Waited::Done { .. }) => {
                     let Some(group) = state.parked.pop_front() else { continue };
-                    let bound =
-                        self.hand_over(sparse, &mut state, &group.waits, &group.wants, &group.signals);
-                    self.spare.give_back(group.wants);
-                    bound.map_err(|error| error.to_string())
+                    match self.hand_over(sparse, &mut state, &group.waits, &group.wants, &group.signals) {
+                        Ok(()) => {
+                            self.spare.give_back(group.wants);
+                            Ok(())
+                        }
+                        Err(error) => {
+                            state.parked.push_front(group);
+                            Err(error.to_string())
+                        }
+                    }
                 }
                 Err(errno) => Err(errno.to_string()),
             };
@@ -224,10 +233,19 @@ impl Queue {
                 // The call returned long ago: all that is left to say is that the device is lost.
                 let why = format!("a bind that had waited for its semaphores failed: {error}");
                 sparse.address_space.lose(&why);
-                state.stop = true;
             }
             self.wake.notify_all();
         }
+    }
+
+    /// Signals what the parked groups would have, as the kernel does when a job fails: who waits for them must not wait for ever.
+    fn give_up(&self, state: &mut State) {
+        for point in state.parked.drain(..).flat_map(|group| group.signals) {
+            if let Err(errno) = syncobj::signal(self.node(), point) {
+                tracing::error!("a bind of a lost device cannot be signalled: {errno}");
+            }
+        }
+        self.wake.notify_all();
     }
 
     /// The waits of a group in the kernel's terms; what only the driver can wait for is bridged.

@@ -348,7 +348,10 @@ impl Icd for Direct {
     fn bind_queue(&self, _d: &Device, number: u32) -> Result<Arc<dyn BindQueue>, vk::Result> {
         let vm = self.driver.vm_of_queue().map_err(|errno| {
             tracing::error!("vkQueueBindSparse: the kernel makes no bind queue: {errno}");
-            vk::Result::ERROR_OUT_OF_HOST_MEMORY
+            match errno {
+                Errno::PIPE => vk::Result::ERROR_DEVICE_LOST,
+                _ => vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+            }
         })?;
         Ok(Arc::new(kernel::Queue::new(number, self.payloads.clone(), vm, self.driver.before())))
     }
