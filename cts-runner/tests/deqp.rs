@@ -4,11 +4,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-deqp-vk");
+
+const NATIVE: [&str; 7] = ["run", "--deqp", FAKE, "--kernel", "native", "--out", "out"];
 
 /// A folder for results and for the memory of flaky cases.
 struct Run {
@@ -31,17 +35,20 @@ impl Run {
         self.path(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Output {
+    fn prepare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cts-runner"));
         command.args(arguments).env("FAKE_STATE", self.path("state")).current_dir(self.folder.path());
         common::on_lavapipe(&mut command);
-        command.output().expect("cts-runner runs")
+        command
+    }
+
+    fn command(&self, arguments: &[&str]) -> Output {
+        self.prepare(arguments).output().expect("cts-runner runs")
     }
 
     /// Runs the fake natively.
     fn cts(&self, arguments: &[&str]) -> Output {
-        let common = ["run", "--deqp", FAKE, "--kernel", "native", "--timeout", "3", "--out", "out"];
-        self.command(&[&common, arguments].concat())
+        self.command(&[&NATIVE[..], &["--timeout", "3"], arguments].concat())
     }
 
     /// The statuses in results.csv, by the name without `dEQP-VK.fake.`.
@@ -102,6 +109,25 @@ fn crashes_and_hangs_lose_no_other_case() {
         .flatten()
         .any(|entry| std::fs::read_to_string(entry.path()).is_ok_and(|text| text.contains("about to crash")));
     assert!(crash, "the log of a process that crashed is kept");
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_the_results_so_far() {
+    let run = Run::new();
+    let hang = ["--group", "fake.alpha", "--jobs", "1", "--batch", "1", "--timeout", "60"];
+    let mut runner =
+        run.prepare(&[&NATIVE[..], &hang].concat()).process_group(0).spawn().expect("cts-runner runs");
+    let before = ["crash", "env", "fail"].map(|end| format!("alpha.{end}"));
+    let results = Path::new(&run.path("out/results.csv")).to_owned();
+    while !results.exists() || !before.iter().all(|case| run.statuses().contains_key(case)) {
+        assert_eq!(runner.try_wait().expect("a child"), None, "ended before it was to hang");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let group = format!("-{}", runner.id());
+    assert!(Command::new("kill").args(["-KILL", "--", &group]).status().is_ok_and(|status| status.success()));
+    runner.wait().expect("a killed child");
+    assert!(!Path::new(&run.path("out/results.md")).exists(), "it was killed in the midst of its cases");
+    assert!(before.iter().all(|case| run.statuses().contains_key(case)));
 }
 
 #[test]

@@ -67,7 +67,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     println!("{} of {} cases, {workers} at a time", cases.chosen.len(), cases.all.len());
     crate::runner::child::no_core_files();
     let begin = Instant::now();
-    let work = Work::new(&target, &known, &logs, wanted.len());
+    let results = out.join("results.csv");
+    let work = Work::new(&target, &known, &logs, &results, wanted.len());
     work.all(&cases::batches(&wanted, arguments.batch, workers), workers)?;
     work.again(workers)?;
     let Shared { mut records, notes, .. } = work.finish();
@@ -81,7 +82,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     differences.extend(known.gone(|case| arguments.selection.covers(case) && !all.contains(case)));
     let table = report::markdown(&records);
     let tally = format!("{} in {}", Tally::of(&records), HumanDuration(begin.elapsed()));
-    report::write_csv(&out.join("results.csv"), &records)?;
+    report::write_csv(&results, &records)?;
     report::write_junit(&out.join("junit.xml"), "deqp-vk", &records)?;
     let write = |name: &str, text: String| {
         std::fs::write(out.join(name), text)
@@ -112,6 +113,8 @@ struct Work<'a> {
     target: &'a Target,
     known: &'a Baseline,
     logs: &'a Path,
+    /// Holds what is known after each batch, so that a run that is ended loses no more than a batch.
+    results: &'a Path,
     /// Number of the next process, for the names of its files.
     process: AtomicUsize,
     /// A worker met an error: the others need not go on.
@@ -128,7 +131,7 @@ struct Shared {
 }
 
 impl<'a> Work<'a> {
-    fn new(target: &'a Target, known: &'a Baseline, logs: &'a Path, cases: usize) -> Self {
+    fn new(target: &'a Target, known: &'a Baseline, logs: &'a Path, results: &'a Path, cases: usize) -> Self {
         let bar = ProgressBar::new(cases as u64);
         if let Ok(style) =
             ProgressStyle::with_template("[{elapsed}] {wide_bar} {pos}/{len}, {eta} left; {msg}")
@@ -140,6 +143,7 @@ impl<'a> Work<'a> {
             target,
             known,
             logs,
+            results,
             process: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             bar,
@@ -153,11 +157,7 @@ impl<'a> Work<'a> {
 
     /// Runs all `batches`.
     fn all(&self, batches: &[&[String]], workers: usize) -> Result<()> {
-        self.spread(workers, batches, |batch| {
-            let records = self.batch(batch)?;
-            self.keep(records);
-            Ok(())
-        })
+        self.spread(workers, batches, |batch| self.keep(self.batch(batch)?))
     }
 
     /// Runs unexpected failures again, each in a process of its own. One that ends in another way depends on chance or on the cases before
@@ -290,8 +290,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Takes results, and shows those that were not expected.
-    fn keep(&self, records: Vec<Record>) {
+    /// Takes results, writes all that there are, and shows those that were not expected.
+    fn keep(&self, records: Vec<Record>) -> Result<()> {
         let mut shared = self.shared();
         for record in &records {
             if record.status.is_failure() && !self.known.expects(record) {
@@ -300,6 +300,7 @@ impl<'a> Work<'a> {
         }
         shared.records.extend(records);
         self.bar.set_message(counted(&shared.records));
+        report::write_csv(self.results, &shared.records)
     }
 
     fn finish(self) -> Shared {
