@@ -4,6 +4,8 @@ use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 
+use smallvec::SmallVec;
+
 use crate::ww::{Outcome, Ticket};
 use crate::{Fence, Reservation, Usage};
 
@@ -35,7 +37,8 @@ use crate::{Fence, Reservation, Usage};
 /// ```
 pub struct Exec {
     ticket: Ticket,
-    locks: Vec<Lock>,
+    /// Mostly few: the VM's and here and there one of an external object.
+    locks: SmallVec<[Lock; 4]>,
     _alone: AloneInThread,
 }
 
@@ -86,7 +89,7 @@ impl Exec {
     pub fn until_all_locked<T, E: From<Contended>>(
         mut lock: impl FnMut(&mut Locking) -> Result<T, E>,
     ) -> Result<(Self, T), E> {
-        let exec = Self { ticket: Ticket::draw(), locks: Vec::new(), _alone: AloneInThread::enter() };
+        let exec = Self { ticket: Ticket::draw(), locks: SmallVec::new(), _alone: AloneInThread::enter() };
         let mut locking = Locking { exec, prelocked: None, contended: None };
         loop {
             let result = lock(&mut locking);

@@ -8,6 +8,8 @@ use crate::{Op, OpKind, Policy, VaRange};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     prices: Prices,
+    /// What unmaps cost.
+    of_unmaps: Prices,
     remap_in_use: bool,
     longest_bridge: u64,
 }
@@ -15,7 +17,12 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(policy: &Policy) -> Self {
         let prices = Prices::new(policy);
-        Self { prices, remap_in_use: policy.remap_in_use, longest_bridge: prices.longest_bridge() }
+        Self {
+            prices,
+            of_unmaps: prices.of_unmaps(),
+            remap_in_use: policy.remap_in_use,
+            longest_bridge: prices.longest_bridge(),
+        }
     }
 }
 
@@ -27,8 +34,7 @@ pub(crate) struct Line<O> {
     start: u64,
     end: u64,
     kind: OpKind<O>,
-    /// In turn what does not differ from what is mapped and what does; the first may be empty. None while nothing differs
-    /// in a line of one run, which is what an identical rebind is made of.
+    /// In turn what differs from what is mapped and what does not.
     pieces: Vec<Piece>,
     /// The end of the line before.
     floor: u64,
@@ -48,6 +54,7 @@ impl<O: Copy + Eq> Line<O> {
 
     /// Takes in a run, behind those before it. The operations of a line are given when it is known that the run
     /// does not continue it.
+    #[inline]
     pub(crate) fn add(
         &mut self,
         run: &Run<O>,
@@ -59,18 +66,13 @@ impl<O: Copy + Eq> Line<O> {
             self.push(self.end, run.start, false);
         } else {
             self.finish(run.start, content, rules, ops);
-            (self.start, self.end, self.kind) = (run.start, run.end, run.kind);
-            if content.one_piece(run.start, run.end).is_some_and(|present| present == run.kind) {
-                return;
-            }
-            self.pieces.push(Piece { start: run.start, end: run.start, differs: false });
+            (self.start, self.kind) = (run.start, run.kind);
         }
         self.end = run.end;
-        content.pieces(run.start, run.end, |from, to, present| {
-            self.push(from, to, run.kind.advance(from - run.start) != present);
-        });
+        content.compare(run.start, run.end, run.kind, |from, to, differs| self.push(from, to, differs));
     }
 
+    #[inline]
     fn push(&mut self, start: u64, end: u64, differs: bool) {
         match self.pieces.last_mut() {
             Some(last) if last.differs == differs => last.end = end,
@@ -93,6 +95,7 @@ impl<O: Copy + Eq> Line<O> {
     }
 
     /// Gives the operations of the line and leaves it empty. Nothing is wanted from its end up to `next`.
+    #[inline]
     pub(crate) fn finish(
         &mut self,
         next: u64,
@@ -101,24 +104,38 @@ impl<O: Copy + Eq> Line<O> {
         ops: &mut Vec<Op<O>>,
     ) {
         let floor = core::mem::replace(&mut self.floor, self.end);
-        self.pieces.pop_if(|last| !last.differs && last.end > last.start);
-        if let Some(first) = self.pieces.get(1).map(|piece| piece.start) {
-            let prices = if self.kind == OpKind::Unmap { rules.prices.of_unmaps() } else { rules.prices };
-            let in_line = self.is_in_line(prices.block);
-            self.pieces[0].start = first;
-            if in_line && prices.rewards_blocks() {
-                self.complete_blocks(floor..next, content, rules);
-            }
-            self.cover(&prices, in_line, ops);
+        self.pieces.pop_if(|last| !last.differs);
+        if !self.pieces.is_empty() {
+            self.give(floor..next, content, rules, ops);
+            self.pieces.clear();
         }
-        self.pieces.clear();
     }
 
-    /// Adds what is there already around the pieces up to the next multiples of a block, as far as it may be mapped
-    /// again.
+    /// Gives the operations of a line that ends with what differs. Around it what is in `free` was not wanted.
+    #[inline(never)]
+    fn give(
+        &mut self,
+        free: core::ops::Range<u64>,
+        content: &mut Content<'_, O>,
+        rules: &Rules,
+        ops: &mut Vec<Op<O>>,
+    ) {
+        let prices = if self.kind == OpKind::Unmap { &rules.of_unmaps } else { &rules.prices };
+        let in_line = self.is_in_line(prices.block);
+        if in_line && prices.rewards_blocks() {
+            self.complete_blocks(free, content, rules);
+        } else if !self.pieces[0].differs {
+            self.pieces[0].start = self.pieces[0].end;
+        }
+        self.cover(prices, in_line, ops);
+    }
+
+    /// Lets the line begin and end, where that is not with what differs, at multiples of a block, as far as what is there already may be
+    /// mapped again.
     fn complete_blocks(&mut self, free: core::ops::Range<u64>, content: &mut Content<'_, O>, rules: &Rules) {
         let block = rules.prices.block;
-        let first = self.pieces[0].start;
+        let begins = self.pieces[0].differs;
+        let first = if begins { self.pieces[0].start } else { self.pieces[0].end };
         let last = self.pieces[self.pieces.len() - 1].end;
         let mut may = |from: u64, to: u64| {
             from >= to
@@ -130,7 +147,11 @@ impl<O: Copy + Eq> Line<O> {
         let head = first & !(block - 1);
         let head = if may(head, self.start) { head } else { first };
         let tail = last.checked_next_multiple_of(block).filter(|&tail| may(self.end, tail)).unwrap_or(last);
-        self.pieces[0].start = head;
+        if !begins {
+            self.pieces[0].start = head;
+        } else if head < first {
+            self.pieces.insert(0, Piece { start: head, end: first, differs: false });
+        }
         if tail > last {
             self.pieces.push(Piece { start: last, end: tail, differs: false });
         }

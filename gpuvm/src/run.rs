@@ -2,6 +2,7 @@
 
 use crate::mapping::{Body, View};
 use crate::tree::Cursor;
+use crate::vm_bo::NONE;
 use crate::{Op, OpKind, VaRange};
 
 /// A piece of wanted content that continues in address and content, and where it differs from what is there.
@@ -57,55 +58,24 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
 
     /// Gives what is mapped in `start..end`, piece by piece and without a gap.
     pub(crate) fn pieces(&mut self, start: u64, end: u64, mut piece: impl FnMut(u64, u64, OpKind<O>)) {
-        if let Some(present) = self.one_piece(start, end) {
-            return piece(start, end, present);
-        }
-        let mut at = start;
-        let View { tree, objects } = self.view;
-        let mut last = tree.floor_near(self.cursor, start);
-        tree.scan(last, |cursor, key, body| {
-            if key >= end {
-                return false;
-            }
-            last = cursor;
-            if body.end > at {
-                if key > at {
-                    piece(at, key, OpKind::Unmap);
-                    at = key;
-                }
-                let stop = body.end.min(end);
-                piece(at, stop, body.target(objects).advance(at - key).into());
-                at = stop;
-            }
-            at < end
+        let objects = self.view.objects;
+        self.parts(start, end, |from, to, mapping| {
+            let show = |(key, body): (u64, &Body)| body.target(objects).advance(from - key).into();
+            piece(from, to, mapping.map_or(OpKind::Unmap, show));
         });
-        self.cursor = last;
-        if at < end {
-            piece(at, end, OpKind::Unmap);
-        }
     }
 
-    /// The short way for one piece right here or next: in the mapping at the cursor, in the one behind it, or in the
-    /// hole between the two.
+    /// Says part by part and without a gap whether `start..end` differs from what `kind` shows from `start` on.
     #[inline]
-    pub(crate) fn one_piece(&mut self, start: u64, end: u64) -> Option<OpKind<O>> {
-        let View { tree, objects } = self.view;
-        let within = |key: u64, body: &Body| key <= start && end <= body.end;
-        let next = tree.next(self.cursor);
-        let behind = tree.get(next);
-        if let Some((key, body)) = behind
-            && within(key, &body)
-        {
-            self.cursor = next;
-            return Some(body.target(objects).advance(start - key).into());
-        }
-        // There is nothing at the cursor only where there is nothing at all.
-        let Some((key, body)) = tree.get(self.cursor) else { return Some(OpKind::Unmap) };
-        if within(key, &body) {
-            return Some(body.target(objects).advance(start - key).into());
-        }
-        let hole = key <= start && body.end <= start && behind.is_none_or(|(key, _)| end <= key);
-        hole.then_some(OpKind::Unmap)
+    pub(crate) fn compare(
+        &mut self,
+        start: u64,
+        end: u64,
+        kind: OpKind<O>,
+        mut part: impl FnMut(u64, u64, bool),
+    ) {
+        let objects = self.view.objects;
+        self.parts(start, end, |from, to, mapping| part(from, to, !shows(mapping, kind, start, objects)));
     }
 
     /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
@@ -115,7 +85,7 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
         self.cursor = tree.floor_near(self.cursor, start);
         tree.scan(self.cursor, |_, key, body| {
             if body.end > at {
-                if key > at || kind.advance(at - start) != body.target(objects).advance(at - key).into() {
+                if key > at || !shows(Some((key, body)), kind, start, objects) {
                     return false;
                 }
                 at = body.end;
@@ -123,5 +93,78 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
             at < end
         });
         at >= end
+    }
+
+    /// Gives the parts of `start..end` that belong to one mapping each, and those that belong to none.
+    #[inline]
+    fn parts(&mut self, start: u64, end: u64, mut part: impl FnMut(u64, u64, Option<(u64, &Body)>)) {
+        match self.one_part(start, end) {
+            Some(mapping) => part(start, end, mapping),
+            None => self.many_parts(start, end, part),
+        }
+    }
+
+    #[inline(never)]
+    fn many_parts(&mut self, start: u64, end: u64, mut part: impl FnMut(u64, u64, Option<(u64, &Body)>)) {
+        let mut at = start;
+        let tree = self.view.tree;
+        let mut last = tree.floor_near(self.cursor, start);
+        tree.scan(last, |cursor, key, body| {
+            if key >= end {
+                return false;
+            }
+            last = cursor;
+            if body.end > at {
+                if key > at {
+                    part(at, key, None);
+                    at = key;
+                }
+                let stop = body.end.min(end);
+                part(at, stop, Some((key, body)));
+                at = stop;
+            }
+            at < end
+        });
+        self.cursor = last;
+        if at < end {
+            part(at, end, None);
+        }
+    }
+
+    /// The short way for one part right here or next: in the mapping at the cursor, in the one behind it, or in the
+    /// hole between the two.
+    #[inline]
+    fn one_part(&mut self, start: u64, end: u64) -> Option<Option<(u64, &'a Body)>> {
+        let within = |&(key, body): &(u64, &Body)| key <= start && end <= body.end;
+        let tree = self.view.tree;
+        let next = tree.next(self.cursor);
+        let behind = tree.get(next);
+        if behind.as_ref().is_some_and(within) {
+            self.cursor = next;
+            return Some(behind);
+        }
+        let here = tree.get(self.cursor);
+        if here.as_ref().is_some_and(within) {
+            return Some(here);
+        }
+        // There is nothing at the cursor only where there is nothing at all.
+        let hole = here.is_none_or(|(key, body)| key <= start && body.end <= start)
+            && behind.is_none_or(|(key, _)| end <= key);
+        hole.then_some(None)
+    }
+}
+
+/// Whether a mapping, or none, shows what `kind` shows from `start` on.
+#[inline]
+fn shows<O: Copy + Eq>(mapping: Option<(u64, &Body)>, kind: OpKind<O>, start: u64, objects: &[O]) -> bool {
+    match (mapping, kind) {
+        (Some((key, body)), OpKind::Map { object, offset }) => {
+            // Where the object begins, or would.
+            body.offset.wrapping_sub(key) == offset.wrapping_sub(start)
+                && objects.get(body.bo as usize) == Some(&object)
+        }
+        (Some((_, body)), OpKind::Null) => body.bo == NONE,
+        (mapping, OpKind::Unmap) => mapping.is_none(),
+        (None, _) => false,
     }
 }

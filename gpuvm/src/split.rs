@@ -41,7 +41,7 @@ pub(crate) struct Edit {
     pub(crate) prev: Option<Cursor>,
     /// Number of mappings that start in the request, which go.
     pub(crate) gone: usize,
-    /// What is left of a mapping above the request; its link is not made yet.
+    /// What is left of a mapping above the request, with that mapping's link.
     pub(crate) next: Option<Body>,
 }
 

@@ -207,9 +207,10 @@ impl<V: Copy + Default> Tree<V> {
     }
 
     /// The entry at `cursor`; none behind the last.
-    pub(crate) fn get(&self, cursor: Cursor) -> Option<(u64, V)> {
+    #[inline]
+    pub(crate) fn get(&self, cursor: Cursor) -> Option<(u64, &V)> {
         let leaf = &self.leaves[cursor.leaf];
-        (cursor.index < leaf.len()).then(|| (leaf.keys.0[cursor.index], *leaf.value(cursor.index)))
+        (cursor.index < leaf.len()).then(|| (leaf.keys.0[cursor.index], leaf.value(cursor.index)))
     }
 
     /// The place behind `cursor`.

@@ -64,9 +64,9 @@ impl<V: Copy + Default> Tree<V> {
     fn entries(&self) -> Vec<(u64, V)> {
         let mut cursor = self.first();
         std::iter::from_fn(|| {
-            let entry = self.get(cursor)?;
+            let (key, &value) = self.get(cursor)?;
             cursor = self.next(cursor);
-            Some(entry)
+            Some((key, value))
         })
         .collect()
     }
@@ -120,11 +120,11 @@ proptest! {
             let floor = model.range(..=edit.from).next_back().or_else(|| model.iter().next());
             let seat = tree.seek(edit.from);
             let before = model.range(..edit.from).next_back().or_else(|| model.iter().next());
-            prop_assert_eq!(tree.get(tree.before(seat)), before.map(|(&key, &value)| (key, value)));
+            prop_assert_eq!(tree.get(tree.before(seat)), before.map(|(&key, value)| (key, value)));
             let near = tree.floor_near(tree.floor(edit.to), edit.from);
             prop_assert_eq!(near, tree.floor(edit.from));
             prop_assert_eq!(tree.floor_near(near, edit.to), tree.floor(edit.to));
-            prop_assert_eq!(tree.get(near), floor.map(|(&key, &value)| (key, value)));
+            prop_assert_eq!(tree.get(near), floor.map(|(&key, value)| (key, value)));
         }
         prop_assert_eq!(tree.entries(), model.into_iter().collect::<Vec<_>>());
     }

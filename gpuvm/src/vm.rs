@@ -335,8 +335,16 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
             let link = self.links.link(start, bo, &mut self.bos);
             new.push((start, Body { end, offset, bo, link }));
         }
+        let mut unlinked = edit.gone;
         if let Some(next) = edit.next {
-            let link = self.links.link(end, next.bo, &mut self.bos);
+            // What is left of the last one that goes takes over its link.
+            let link = if edit.gone > 0 && !D::DEFER_MAPPINGS {
+                unlinked -= 1;
+                self.links.move_to(next.link, end);
+                next.link
+            } else {
+                self.links.link(end, next.bo, &mut self.bos)
+            };
             new.push((end, Body { link, ..next }));
         }
         if let Some(cursor) = edit.prev {
@@ -348,12 +356,11 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
                 self.links.unlink(old, prev.bo, true, &mut self.bos);
             }
         }
-        if edit.gone > 0 {
-            let mut left = edit.gone;
+        if unlinked > 0 {
             self.tree.scan(self.tree.at(edit.seat), |_, _, body| {
                 self.links.unlink(body.link, body.bo, D::DEFER_MAPPINGS, &mut self.bos);
-                left -= 1;
-                left > 0
+                unlinked -= 1;
+                unlinked > 0
             });
         }
         self.tree.replace(edit.seat, edit.gone, (start, end), &new);

@@ -6,7 +6,7 @@ use core::mem::size_of;
 use crate::vm_bo::{Bos, NONE};
 
 /// Links below which no memory is saved.
-const LEAST: usize = 64;
+const LEAST: usize = 1024;
 
 /// A mapping's place in the list of its object: `gem.entry` of the kernel's `drm_gpuva`. The tree moves its entries
 /// about, links stay where they are.
@@ -123,6 +123,13 @@ impl<V: Default> Links<V> {
         }
     }
 
+    /// A mapping comes to start elsewhere, with new data.
+    #[inline]
+    pub(crate) fn move_to(&mut self, link: u32, start: u64) {
+        let link = self.at(link);
+        (link.start, link.data) = (start, V::default());
+    }
+
     /// Takes a link out of the list of `bo`.
     #[inline]
     fn take_out<O: Copy + Eq, B>(&mut self, link: u32, bo: u32, bos: &mut Bos<O, B>) {
@@ -139,10 +146,12 @@ impl<V: Default> Links<V> {
         }
     }
 
-    /// By an eighth, where `Vec` would double: there is one link a mapping, and the allocator moves pages, not bytes.
+    /// By an eighth, where `Vec` would go on doubling: there is one link a mapping, and the allocator moves pages, not
+    /// bytes.
     #[cold]
     fn grow(&mut self) {
-        self.links.reserve_exact((self.links.len() / 8).max(LEAST));
+        let len = self.links.len();
+        self.links.reserve_exact((len / 8).max(len.clamp(16, LEAST)));
     }
 
     /// A mapping of `bo` goes, and with it its reference to the object: `drm_gpuva_unlink_defer()`. Where `defer` is

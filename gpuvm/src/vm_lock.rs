@@ -3,7 +3,9 @@
 use core::hash::Hash;
 
 use crate::vm_bo::{NONE, VmBo, VmBoAlloc};
-use crate::{Contended, Driver, Exec, Fence, Locking, Mapping, Op, Reservation, Usage, VaRange, Vm, VmError};
+use crate::{
+    Contended, Driver, Exec, Fence, Locking, Mapping, Op, OpKind, Reservation, Usage, VaRange, Vm, VmError,
+};
 
 /// What a VM knows of an object: [`Vm::bo`].
 pub struct Bo<'vm, O, D: Driver> {
@@ -83,40 +85,6 @@ impl<O: Copy + Eq, D: Driver> Vm<O, D> {
     pub fn lock_all(&self, locking: &mut Locking) -> Result<(), Contended> {
         locking.lock(self.reservation())?;
         self.external().try_for_each(|bo| locking.lock(bo.reservation()))
-    }
-
-    /// Locks the VM's reservation and those of the objects that are mapped in `range`, in
-    /// [`Exec::until_all_locked`]: `drm_gpuvm_prepare_vm()` and `drm_gpuvm_prepare_range()`.
-    ///
-    /// # Errors
-    /// As [`Vm::lock_all`].
-    pub fn lock_range(&self, locking: &mut Locking, range: VaRange) -> Result<(), Contended> {
-        locking.lock(self.reservation())?;
-        self.each_external(range, |resv| locking.lock(resv))
-    }
-
-    /// Calls `visit` for the reservation of each external object that is mapped in `range`, once a mapping, until it
-    /// fails.
-    fn each_external<E>(
-        &self,
-        range: VaRange,
-        mut visit: impl FnMut(&Reservation) -> Result<(), E>,
-    ) -> Result<(), E> {
-        // Most VMs have none, and then nothing but the VM's own is ever to be locked.
-        if !self.bos.has_external() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        self.tree.scan(self.tree.floor(range.start), |_, start, body| {
-            if start < range.end()
-                && body.end > range.start
-                && let Some(resv) = self.bos.external_reservation(body.bo)
-            {
-                result = visit(resv);
-            }
-            start < range.end() && result.is_ok()
-        });
-        result
     }
 
     /// Attaches a fence to every reservation that is locked: `drm_gpuvm_resv_add_fence()`.
@@ -204,6 +172,15 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         Ok(())
     }
 
+    /// Locks the VM's reservation and those of the objects that are mapped in `range`, in
+    /// [`Exec::until_all_locked`]: `drm_gpuvm_prepare_vm()` and `drm_gpuvm_prepare_range()`.
+    ///
+    /// # Errors
+    /// As [`Vm::lock_all`].
+    pub fn lock_range(&self, locking: &mut Locking, range: VaRange) -> Result<(), Contended> {
+        self.lock_ops(locking, &[Op { range, kind: OpKind::Unmap }])
+    }
+
     /// Locks the reservations of everything that operations touch, in [`Exec::until_all_locked`]: those of the
     /// objects that are mapped in their ranges and of those that they map. `drm_gpuvm_sm_map_exec_lock()` and
     /// `drm_gpuvm_sm_unmap_exec_lock()`. As there, that an earlier operation changes what a later one meets makes no
@@ -213,23 +190,45 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// As [`Vm::lock_all`].
     pub fn lock_ops(&self, locking: &mut Locking, ops: &[Op<O>]) -> Result<(), Contended> {
         locking.lock(self.reservation())?;
-        ops.iter().try_for_each(|op| self.each_touched(op.range, op.kind.object(), |resv| locking.lock(resv)))
+        self.each_external(ops, |resv| locking.lock(resv))
     }
 
-    /// As [`Vm::each_external`], with the object that a request maps.
-    fn each_touched<E>(
+    /// Calls `visit` for the reservations of the external objects that operations touch, until it fails; not again for
+    /// the same object in a row.
+    fn each_external<E>(
         &self,
-        range: VaRange,
-        object: Option<O>,
+        ops: &[Op<O>],
         mut visit: impl FnMut(&Reservation) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.bos.has_external()
-            && let Some(index) = object.and_then(|object| self.bos.find(object))
-            && let Some(resv) = self.bos.external_reservation(index)
-        {
-            visit(resv)?;
+        // Most VMs have none, and then there is nothing to look for.
+        if !self.bos.has_external() {
+            return Ok(());
         }
-        self.each_external(range, visit)
+        let mut cursor = self.tree.first();
+        let (mut met, mut mapped) = (NONE, None);
+        for Op { range, kind } in ops {
+            if let Some(object) = kind.object()
+                && mapped.replace(object) != Some(object)
+                && let Some(index) = self.bos.find(object)
+                && let Some(resv) = self.bos.external_reservation(index)
+            {
+                visit(resv)?;
+            }
+            let mut result = Ok(());
+            cursor = self.tree.floor_near(cursor, range.start);
+            self.tree.scan(cursor, |_, start, body| {
+                if start < range.end()
+                    && body.end > range.start
+                    && core::mem::replace(&mut met, body.bo) != body.bo
+                    && let Some(resv) = self.bos.external_reservation(body.bo)
+                {
+                    result = visit(resv);
+                }
+                start < range.end() && result.is_ok()
+            });
+            result?;
+        }
+        Ok(())
     }
 
     fn index_of(&self, object: O) -> Result<u32, VmError> {
@@ -240,8 +239,8 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         exec.held(self.reservation_of(index)).map(|_| ()).ok_or(VmError::NotLocked)
     }
 
-    /// Whether the reservations of all that a request touches are locked; that of the VM is.
-    pub(crate) fn check_locked(&self, exec: &Exec, range: VaRange, object: Option<O>) -> Result<(), VmError> {
-        self.each_touched(range, object, |resv| exec.held(resv).map(drop).ok_or(VmError::NotLocked))
+    /// Whether the reservations of all that operations touch are locked; that of the VM is.
+    pub(crate) fn check_locked(&self, exec: &Exec, ops: &[Op<O>]) -> Result<(), VmError> {
+        self.each_external(ops, |resv| exec.held(resv).map(drop).ok_or(VmError::NotLocked))
     }
 }

@@ -2,7 +2,6 @@
 
 use core::hash::Hash;
 
-use crate::mapping::Body;
 use crate::split::walk;
 use crate::{Driver, Immediate, Mapping, Step, Target, Unmapped, VaRange, Vm, VmError};
 
@@ -97,7 +96,7 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     }
 
     pub(crate) fn remove_at(&mut self, start: u64) -> Option<Mapping<O>> {
-        let (key, body): (u64, Body) = self.tree.get(self.tree.floor(start))?;
+        let (key, body) = self.tree.get(self.tree.floor(start))?;
         if key != start {
             return None;
         }

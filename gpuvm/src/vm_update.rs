@@ -3,7 +3,7 @@
 use core::hash::Hash;
 
 use crate::vm_ops::Ops;
-use crate::{Driver, Exec, Mapping, Op, Staged, Step, Target, VaRange, Vm, VmBo, VmError};
+use crate::{Driver, Exec, Mapping, Op, OpKind, Staged, Step, Target, VaRange, Vm, VmBo, VmError};
 
 /// A VM in staged mode with its reservation locked: [`Vm::update`]. Each change needs the reservations of the objects
 /// that it touches too; see [`Vm::lock_ops`].
@@ -46,12 +46,22 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
         self.vm
     }
 
-    fn check(&self, range: VaRange, target: Option<Target<O>>) -> Result<(), VmError> {
-        self.vm.check(range)?;
-        if target.is_some() {
-            self.vm.check_usable()?;
+    fn check(&self, ops: &[Op<O>]) -> Result<(), VmError> {
+        for op in ops {
+            self.vm.check(op.range)?;
+            if op.kind != OpKind::Unmap {
+                self.vm.check_usable()?;
+            }
         }
-        self.vm.check_locked(self.exec, range, target.and_then(|target| target.object()))
+        self.vm.check_locked(self.exec, ops)
+    }
+
+    fn check_map(&self, range: VaRange, target: Target<O>) -> Result<(), VmError> {
+        self.check(&[Op { range, kind: target.into() }])
+    }
+
+    fn check_unmap(&self, range: VaRange) -> Result<(), VmError> {
+        self.check(&[Op { range, kind: OpKind::Unmap }])
     }
 
     /// Maps `target` at `range` and gives the steps in which that is done: `drm_gpuvm_sm_map()`; otherwise as
@@ -65,7 +75,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
         target: Target<O>,
         step: &mut impl FnMut(Step<O>),
     ) -> Result<(), VmError> {
-        self.check(range, Some(target))?;
+        self.check_map(range, target)?;
         self.vm.request(range, Some(target), step);
         self.vm.settle();
         Ok(())
@@ -76,7 +86,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// # Errors
     /// As [`Vm::check`] or [`VmError::NotLocked`], before any step.
     pub fn sm_unmap(&mut self, range: VaRange, step: &mut impl FnMut(Step<O>)) -> Result<(), VmError> {
-        self.check(range, None)?;
+        self.check_unmap(range)?;
         self.vm.request(range, None, step);
         self.vm.settle();
         Ok(())
@@ -88,7 +98,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// # Errors
     /// As [`Update::sm_map`] for the first bad one.
     pub fn prepare<P: AsRef<[Op<O>]>>(self, ops: P) -> Result<Prepared<'vm, O, D, P>, VmError> {
-        ops.as_ref().iter().try_for_each(|op| self.check(op.range, op.kind.target()))?;
+        self.check(ops.as_ref())?;
         Ok(Prepared { vm: self.vm, ops })
     }
 
@@ -97,7 +107,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// # Errors
     /// As [`Update::sm_map`].
     pub fn map_ops(&mut self, range: VaRange, target: Target<O>) -> Result<Ops<'_, O, D>, VmError> {
-        self.check(range, Some(target))?;
+        self.check_map(range, target)?;
         self.vm.list_map(range, target)
     }
 
@@ -106,7 +116,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// # Errors
     /// As [`Update::sm_unmap`].
     pub fn unmap_ops(&mut self, range: VaRange) -> Result<Ops<'_, O, D>, VmError> {
-        self.check(range, None)?;
+        self.check_unmap(range)?;
         self.vm.list_unmap(range)
     }
 
@@ -127,7 +137,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// # Errors
     /// As [`Update::sm_map`], and [`VmError::Occupied`].
     pub fn insert(&mut self, mapping: Mapping<O>) -> Result<(), VmError> {
-        self.check(mapping.range, Some(mapping.target))?;
+        self.check_map(mapping.range, mapping.target)?;
         self.vm.insert_checked(mapping)?;
         self.vm.settle();
         Ok(())
@@ -139,7 +149,7 @@ impl<'vm, O: Copy + Eq + Hash, D: Driver<Mode = Staged>> Update<'vm, O, D> {
     /// [`VmError::NotLocked`].
     pub fn remove(&mut self, start: u64) -> Result<Option<Mapping<O>>, VmError> {
         if let Some(mapping) = self.vm.find(start) {
-            self.vm.check_locked(self.exec, mapping.range, None)?;
+            self.check_unmap(mapping.range)?;
         }
         Ok(self.vm.remove_at(start))
     }

@@ -198,22 +198,22 @@ fn data_stays_with_its_mapping_when_memory_is_given_back() {
         type BoData = ();
         type VaData = u64;
     }
-    let mut vm = Vm::<u32, Numbered>::with_driver(pages(0, 1000), None).unwrap();
-    for page in 0..400 {
+    let mut vm = Vm::<u32, Numbered>::with_driver(pages(0, 10_000), None).unwrap();
+    for page in 0..4000 {
         let kind = if page % 3 == 0 { OpKind::Null } else { map(0, 1, page as u32 % 3).kind };
         vm.apply(&Op { range: pages(page, page + 1), kind }).unwrap();
         *vm.va_data_mut(page * PAGE).unwrap() = page;
     }
-    for page in (0..400).filter(|page| page % 7 != 0) {
+    for page in (0..4000).filter(|page| page % 7 != 0) {
         vm.apply(&unmap(page, page + 1)).unwrap();
     }
     let before = vm.memory_bytes();
     vm.deferred_cleanup();
     assert!(vm.memory_bytes() < before);
-    assert!((0..400).step_by(7).all(|page| vm.va_data(page * PAGE) == Some(&page)));
+    assert!((0..4000).step_by(7).all(|page| vm.va_data(page * PAGE) == Some(&page)));
     for object in 1..3 {
         let of_object = |page: &u64| page % 7 == 0 && page % 3 == u64::from(object);
-        assert_eq!(vm.bo(object).unwrap().mappings().count(), (0..400).filter(of_object).count());
+        assert_eq!(vm.bo(object).unwrap().mappings().count(), (0..4000).filter(of_object).count());
     }
 }
 
