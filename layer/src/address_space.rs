@@ -1,42 +1,25 @@
 //! The device's GPU address space as the layer keeps it: mirror, planner and the kernel's VM, moved in step under one lock.
 //!
-//! The mirror is a [`gpuvm::Vm`] in immediate mode: a job is prepared, the kernel does it, and the mirror follows as far as the kernel
-//! came. What an object needs in the kernel lives in its `vm_bo` and goes with it, in the deferred clean-up after a job.
+//! A plan is checked against the [`Mirror`], carried to whoever executes it, and the mirror follows as far as it came. What an object
+//! needs in the kernel goes with its last reference.
 
 use crate::carrier::{Backing, Carrier, Follow, Sent};
+use crate::mirror::{Mirror, Undo};
 use crate::residency::Residency;
-use gpuvm::{
-    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Job, Locking, LogReader, Mapping, Op, OpKind,
-    Plan, Planner, Policy, Reservation, Target, Usage, VaRange, VmBo, VmError,
-};
+use gpuvm::{FenceSignal, LogReader, Mapping, Op, OpKind, Plan, Planner, Policy, Target, VaRange, VmError};
 use kmd::{Errno, GemHandle, Limits};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use thiserror::Error;
 
-/// A buffer object as the mirror knows it. Never used twice in a device's life, so that a bind that was queued before its memory was
-/// freed cannot reach an object that came later.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BoId(u32);
+pub use crate::mirror::{BoId, Object};
 
 /// One wanted binding: a range of addresses and what shall be there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Want {
     pub range: VaRange,
     pub kind: OpKind<BoId>,
-}
-
-/// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
-pub type Object = VmBo<BoId>;
-
-/// What the mirror keeps of objects: what is behind them, let go when the object's last reference has gone.
-struct Binding;
-
-impl Driver for Binding {
-    type Mode = Immediate;
-    type BoData = Option<Backing>;
-    type VaData = ();
 }
 
 /// Why a bind failed. Unless it is [`BindError::Lost`], mirror and kernel are as they were before.
@@ -93,9 +76,8 @@ pub struct AddressSpace {
 }
 
 struct State {
-    mirror: gpuvm::Vm<BoId, Binding>,
+    mirror: Mirror,
     planner: Planner<BoId>,
-    next_object: u32,
     /// By start address: the ranges of resources that have residency bits.
     windows: BTreeMap<u64, Window>,
     /// Operations that were taken, and the calls that it took.
@@ -109,10 +91,11 @@ struct Window {
 }
 
 impl AddressSpace {
-    /// Takes over an empty VM with these limits, whose operations `home` carries. `log_shift`: the last `2^log_shift` updates are
-    /// kept for [`Self::write_log`].
+    /// Takes over an empty VM with these limits, whose operations `home` carries. `mirror` makes the mirror, for the way in which the
+    /// device's queues bind. `log_shift`: the last `2^log_shift` updates are kept for [`Self::write_log`].
     pub fn new(
         limits: &Limits,
+        mirror: impl FnOnce(VaRange) -> Result<Mirror, VmError>,
         home: Box<dyn Carrier>,
         verifier: Option<Verifier>,
         log_shift: Option<u32>,
@@ -133,12 +116,11 @@ impl AddressSpace {
             },
             ..Policy::default()
         };
-        let mut mirror = gpuvm::Vm::with_driver(range, None)?;
+        let mut mirror = mirror(range)?;
         let log = log_shift.map(|shift| mirror.log(shift));
         let state = State {
             mirror,
             planner: Planner::new(policy),
-            next_object: 0,
             windows: BTreeMap::new(),
             sent_ops: 0,
             sent_calls: 0,
@@ -193,27 +175,16 @@ impl AddressSpace {
 
     /// Makes a buffer object known. One that others can reach, as exported and imported memory can be, is `external`.
     pub fn add_object(&self, backing: Backing, external: bool) -> Result<Object, BindError> {
-        let mut state = self.state.lock();
-        let id = BoId(state.next_object);
-        state.next_object += 1;
-        let alloc = state.mirror.prealloc(id, Some(backing));
-        let bo = state.mirror.obtain_prealloc(alloc)?;
-        if external {
-            state.mirror.set_reservation(id, &Reservation::new())?;
-        }
-        Ok(bo)
+        Ok(self.state.lock().mirror.add(backing, external)?)
     }
 
     /// The memory of an object is going away. Its mappings become null mappings: with the queued binds that name it or share its
     /// reservation, at once where there are none. Binds that come later bind nothing in its place.
     pub fn evict(&self, bo: Object) -> Result<(), BindError> {
         let mut state = self.state.lock();
-        let id = bo.object();
-        let Some(reservation) = state.mirror.bo(id).map(|bo| bo.reservation().clone()) else { return Ok(()) };
-        let exec = lock(|locking| locking.lock(&reservation));
-        state.mirror.evict(&exec, id, true)?;
-        drop((exec, bo));
-        if !reservation.is_signaled(Usage::Bookkeep) {
+        let is_queued = state.mirror.evict(bo.object())?;
+        drop(bo);
+        if is_queued {
             return Ok(());
         }
         let unbind = |state: &mut State| self.bind_locked(state, &[], None);
@@ -223,22 +194,7 @@ impl AddressSpace {
 
     /// Announces a bind that is still to come: until the fence is signalled its objects are busy.
     pub fn announce(&self, wants: &[Want]) -> FenceSignal {
-        let state = self.state.lock();
-        let exec = lock(|locking| {
-            locking.lock(state.mirror.reservation())?;
-            let mut last = None;
-            for object in wants.iter().filter_map(|want| want.kind.object()) {
-                if last.replace(object) != Some(object)
-                    && let Some(bo) = state.mirror.bo(object)
-                {
-                    locking.lock(bo.reservation())?;
-                }
-            }
-            Ok(())
-        });
-        let (signal, fence) = Fence::new();
-        state.mirror.attach(&exec, &fence, Usage::Bookkeep, Usage::Bookkeep);
-        signal
+        self.state.lock().mirror.announce(wants.iter().filter_map(|want| want.kind.object()))
     }
 
     /// Gives a resource its range of addresses: nothing is bound in it, its residency bits follow the binds.
@@ -257,11 +213,7 @@ impl AddressSpace {
     /// Takes the range away from its resource, with everything that is bound in it.
     pub fn remove_window(&self, range: VaRange) -> Result<(), BindError> {
         let mut state = self.state.lock();
-        if tracing::enabled!(tracing::Level::DEBUG)
-            && let Ok(left) = state.mirror.prefetch_ops(range)
-        {
-            left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
-        }
+        note_left(&state.mirror, range);
         let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }], None);
         state.windows.remove(&range.start);
         result
@@ -272,25 +224,19 @@ impl AddressSpace {
     /// An error: something is there already, so the range cannot be the new resource's.
     pub fn adopt_window(&self, range: VaRange, null: bool) -> Result<(), BindError> {
         let mirror = &mut self.state.lock().mirror;
-        let mapping = Mapping { range, target: Target::Null };
         if null {
-            return Ok(mirror.insert(mapping)?);
+            mirror.insert(Mapping { range, target: Target::Null })?
+        } else {
+            mirror.check_free(range)?
         }
-        mirror.check(range)?;
-        match mirror.iter_range(range).next() {
-            Some(Mapping { range: mapped, .. }) => Err(VmError::Occupied { range, mapped }.into()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Follows a driver that takes a range away from its resource by itself, with everything that is bound in it.
     pub fn forget_window(&self, range: VaRange) -> Result<(), BindError> {
         let mirror = &mut self.state.lock().mirror;
-        let ops = mirror.unmap_ops(range)?;
-        ops.steps().iter().for_each(|step| tracing::debug!("a resource goes: {step:?}"));
-        ops.commit();
-        mirror.deferred_cleanup();
-        Ok(())
+        note_left(mirror, range);
+        Ok(mirror.forget(range)?)
     }
 
     /// Makes the wanted bindings true at once: later ones win over earlier ones. The log names them by `queue`.
@@ -337,8 +283,7 @@ impl AddressSpace {
 
     /// Number of mappings in the mirror, and the bytes that it takes.
     pub fn mirror_size(&self) -> (usize, usize) {
-        let state = self.state.lock();
-        (state.mirror.len(), state.mirror.memory_bytes())
+        self.state.lock().mirror.size()
     }
 
     fn bind_locked(
@@ -348,72 +293,56 @@ impl AddressSpace {
         carrier: Option<&mut dyn Carrier>,
     ) -> Result<(), BindError> {
         let plan = state.plan(wants, self.freed)?;
-        let job = state.mirror.prepare(plan)?;
         let at_once = carrier.is_none();
         let result = match carrier {
-            Some(carrier) => self.execute(state, job, carrier),
-            None => self.execute(state, job, &mut **self.home.lock()),
+            Some(carrier) => self.execute(state, &plan, carrier),
+            None => self.execute(state, &plan, &mut **self.home.lock()),
         };
-        state.mirror.deferred_cleanup();
+        state.mirror.clean_up();
         if let Err(BindError::Lost(why)) = &result {
             self.lose_locked(state, why);
         }
         if at_once {
             self.verify(state);
         }
-        result.map(|plan| state.planner.recycle(plan))
+        state.planner.recycle(plan);
+        result
     }
 
     fn execute(
         &self,
         state: &mut State,
-        job: Job<BoId, Plan<BoId>>,
+        plan: &Plan<BoId>,
         carrier: &mut dyn Carrier,
-    ) -> Result<Plan<BoId>, BindError> {
-        state.note_unbound(job.ops());
-        let sent = carrier.carry(&mut job.source().chunks(), &|object| backing(&state.mirror, object));
+    ) -> Result<(), BindError> {
+        state.note_unbound(plan.ops());
+        let (sent, undo) =
+            state.mirror.follow(plan.ops(), |objects| carrier.carry(&mut plan.chunks(), objects))?;
         state.count(&sent);
-        let Err(errno) = sent.end else {
-            let plan = state.mirror.commit(job)?;
-            state.refresh_residency(plan.ops());
-            return Ok(plan);
-        };
-        // The carrier took only part of the job: that part is undone, so that a failed bind changes nothing.
-        let count = job.ops().len();
-        let applied = sent.ops;
-        let restored = self.take_back(state, job, applied, carrier);
-        let error = match restored {
+        // Where the carrier took only a part, that part is undone, so that a failed bind changes nothing.
+        let failed = sent.end.err().map(|errno| (errno, self.take_back(state, &undo, carrier)));
+        state.refresh_residency(plan.ops());
+        let Some((errno, restored)) = failed else { return Ok(()) };
+        Err(match restored {
             Err(error) => BindError::Lost(format!(
-                "operation {applied} of {count} failed ({errno}), and so did taking back the ones before it ({error})"
+                "operation {} of {} failed ({errno}), and so did taking back the ones before it ({error})",
+                sent.ops,
+                plan.ops().len()
             )),
             Ok(()) if !carrier.is_usable() => {
                 BindError::Lost(format!("the kernel's VM is unusable ({errno})"))
             }
             Ok(()) if errno == Errno::NOMEM => BindError::OutOfMemory(errno),
             Ok(()) => BindError::Refused(errno),
-        };
-        Err(error)
+        })
     }
 
-    /// Commits the first `applied` operations of a job, and brings back what was there before them.
-    fn take_back(
-        &self,
-        state: &mut State,
-        job: Job<BoId, Plan<BoId>>,
-        applied: usize,
-        carrier: &mut dyn Carrier,
-    ) -> Result<(), BindError> {
-        let mut undo = state.mirror.undo(&job.ops()[..applied]);
-        // What unbinds comes first: it makes the room that what binds again may need.
-        undo.sort_by_key(|op| matches!(op.kind, OpKind::Map { .. }));
-        // Prepared before the job ends, so that no object goes that is to come back.
-        let back = state.mirror.prepare(undo)?;
-        let plan = state.mirror.commit_first(job, applied)?;
-        let mut chunks = back.ops().chunks(self.max_ops);
-        let undone = carrier.carry_back(&mut chunks, &|object| backing(&state.mirror, object));
+    /// Brings back what was there before the first operations of a plan.
+    fn take_back(&self, state: &mut State, undo: &Undo, carrier: &mut dyn Carrier) -> Result<(), BindError> {
+        let mut chunks = undo.ops.chunks(self.max_ops);
+        let (undone, _) =
+            state.mirror.follow(&undo.ops, |objects| carrier.carry_back(&mut chunks, objects))?;
         state.count(&undone);
-        state.mirror.commit_first(back, undone.ops)?;
-        state.refresh_residency(plan.ops());
         undone.end.map_err(BindError::Refused)
     }
 
@@ -426,34 +355,18 @@ impl AddressSpace {
 
     fn verify(&self, state: &mut State) {
         let Some(verifier) = &self.verifier else { return };
-        if let Err(difference) = state.joined().and_then(|mirror| verifier(&mirror)) {
+        if let Err(difference) = state.mirror.joined().and_then(|mirror| verifier(&mirror)) {
             self.lose_locked(state, &format!("mirror and page table differ: {difference}"));
         }
     }
 }
 
-/// Takes all locks that `all` asks for.
-fn lock(all: impl FnMut(&mut Locking) -> Result<(), Contended>) -> Exec {
-    match Exec::until_all_locked(all) {
-        Ok((exec, ())) => exec,
-        Err(Contended { .. }) => unreachable!("contention is waited for"),
+fn note_left(mirror: &Mirror, range: VaRange) {
+    if tracing::enabled!(tracing::Level::DEBUG)
+        && let Ok(left) = mirror.list(range)
+    {
+        left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
     }
-}
-
-fn continues(last: &Mapping<GemHandle>, range: &VaRange, target: &Target<GemHandle>) -> bool {
-    last.range.end() == range.start
-        && match (last.target, *target) {
-            (Target::Null, Target::Null) => true,
-            (Target::Object { object: a, offset }, Target::Object { object: b, offset: next }) => {
-                a == b && offset + last.range.len == next
-            }
-            _ => false,
-        }
-}
-
-/// What is behind an object, unless it is closed.
-fn backing(mirror: &gpuvm::Vm<BoId, Binding>, object: BoId) -> Option<&Backing> {
-    mirror.bo(object)?.data().as_ref()
 }
 
 impl State {
@@ -462,39 +375,15 @@ impl State {
         self.sent_calls += sent.calls as u64;
     }
 
-    /// The mirror in the kernel's terms, with mappings that continue each other as one.
-    fn joined(&self) -> Result<Vec<Mapping<GemHandle>>, String> {
-        let mut joined: Vec<Mapping<GemHandle>> = Vec::new();
-        for Mapping { range, target } in self.mirror.iter() {
-            let target = match target {
-                Target::Null => Target::Null,
-                Target::Object { object, offset } => {
-                    let object = backing(&self.mirror, object)
-                        .and_then(Backing::handle)
-                        .ok_or_else(|| format!("{object:?} at {range} is closed"))?;
-                    Target::Object { object, offset }
-                }
-            };
-            match joined.last_mut() {
-                Some(last) if continues(last, &range, &target) => last.range.len += range.len,
-                _ => joined.push(Mapping { range, target }),
-            }
-        }
-        Ok(joined)
-    }
-
     /// What makes the wanted bindings true, and takes away what is left of evicted objects.
     fn plan(&mut self, wants: &[Want], freed_kind: OpKind<BoId>) -> Result<Plan<BoId>, BindError> {
         let Self { mirror, planner, .. } = self;
-        let evicted = mirror
-            .evicted()
-            .flat_map(|bo| bo.mappings())
-            .map(|mapping| Want { range: mapping.range, kind: freed_kind });
         let mut has_evicted = false;
-        for want in evicted {
+        let evicted = mirror.each_evicted(|range| {
             has_evicted = true;
-            planner.want(want.range, want.kind).inspect_err(|_| planner.clear())?;
-        }
+            planner.want(range, freed_kind)
+        });
+        evicted.inspect_err(|_| planner.clear())?;
         let mut freed = 0;
         // Binds come in runs of one object: look each run up once.
         let mut known = None;
@@ -503,7 +392,7 @@ impl State {
             if let OpKind::Map { object, .. } = kind
                 && known != Some(object)
             {
-                if mirror.bo(object).is_some_and(|bo| !bo.is_evicted()) {
+                if mirror.is_live(object) {
                     known = Some(object);
                 } else {
                     freed += 1;
@@ -517,7 +406,7 @@ impl State {
                 "vkQueueBindSparse: {freed} binds waited until their memory was freed; they bind nothing"
             );
         }
-        let plan = planner.plan(mirror);
+        let plan = mirror.plan(planner);
         if plan.overlapped && !has_evicted {
             tracing::warn!("vkQueueBindSparse: ranges that nothing orders overlap; the later bind wins");
         }
@@ -539,10 +428,11 @@ impl State {
         }
         for op in ops {
             self.with_residency(op.range, |residency, range| {
-                for mapping in self.mirror.iter_range(range) {
-                    let Some(part) = mapping.range.intersection(range) else { continue };
-                    residency.set(part, matches!(mapping.target, Target::Object { .. }));
-                }
+                self.mirror.each_in(range, |mapping| {
+                    if let Some(part) = mapping.range.intersection(range) {
+                        residency.set(part, matches!(mapping.target, Target::Object { .. }));
+                    }
+                });
             });
         }
     }

@@ -16,13 +16,19 @@ struct Rig {
 }
 
 impl Rig {
+    /// One with each kind of mirror.
+    fn both(faults: Faults) -> [Self; 2] {
+        let mirrors: [fn(VaRange) -> Result<Mirror, VmError>; 2] = [Mirror::immediate, Mirror::staged];
+        mirrors.map(|mirror| Self::new(mirror, faults))
+    }
+
     /// One window of 64 pages from address 0x10_0000 on.
-    fn new(faults: Faults) -> Self {
+    fn new(mirror: fn(VaRange) -> Result<Mirror, VmError>, faults: Faults) -> Self {
         let node = Node::panthor(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
         let kernel = Arc::new(PanthorVm::create(node.clone()).unwrap());
         let vm = kernel.id();
         let home = Box::new(AtOnce::new(kernel.clone()));
-        let space = AddressSpace::new(kernel.limits(), home, None, Some(4)).unwrap();
+        let space = AddressSpace::new(kernel.limits(), mirror, home, None, Some(4)).unwrap();
         space.add_window(range(0, 64), None).unwrap();
         Self { node, vm, space }
     }
@@ -53,100 +59,115 @@ fn map(first: u64, pages: u64, object: &Object, page: u64) -> Want {
 
 #[test]
 fn an_object_whose_memory_goes_is_unbound_and_closed_at_once() {
-    let rig = Rig::new(Faults::default());
-    let (going, staying) = (rig.object(), rig.object());
-    rig.space.bind(1, &[map(0, 4, &going, 0), map(8, 2, &going, 9), map(4, 4, &staying, 0)]).unwrap();
-    assert_eq!((rig.bound(), rig.live_objects()), (10, 2));
-    rig.space.evict(going).unwrap();
-    assert_eq!((rig.bound(), rig.live_objects()), (4, 1));
+    for rig in Rig::both(Faults::default()) {
+        let (going, staying) = (rig.object(), rig.object());
+        rig.space.bind(1, &[map(0, 4, &going, 0), map(8, 2, &going, 9), map(4, 4, &staying, 0)]).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects()), (10, 2));
+        rig.space.evict(going).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects()), (4, 1));
+    }
 }
 
 #[test]
 fn an_object_that_is_bound_nowhere_is_closed_too() {
-    let rig = Rig::new(Faults::default());
-    let object = rig.object();
-    rig.space.evict(object).unwrap();
-    assert_eq!(rig.live_objects(), 0);
+    for rig in Rig::both(Faults::default()) {
+        let object = rig.object();
+        rig.space.evict(object).unwrap();
+        assert_eq!(rig.live_objects(), 0);
+    }
 }
 
 #[test]
 fn an_object_that_a_queued_bind_names_goes_with_that_bind() {
-    let rig = Rig::new(Faults::default());
-    let (going, other) = (rig.object(), rig.object());
-    rig.space.bind(1, &[map(0, 4, &going, 0)]).unwrap();
-    let queued = [map(10, 2, &going, 4), map(2, 1, &other, 0)];
-    let announced = rig.space.announce(&queued);
-    let calls = rig.node.counters().binds;
-    rig.space.evict(going).unwrap();
-    assert_eq!((rig.bound(), rig.live_objects(), rig.node.counters().binds), (4, 2, calls));
-    // What was bound goes, what was to be bound of it does not come, and what takes its place is not unbound first.
-    rig.space.bind(1, &queued).unwrap();
-    announced.signal();
-    assert_eq!((rig.bound(), rig.live_objects(), rig.node.counters().binds), (1, 1, calls + 1));
+    for rig in Rig::both(Faults::default()) {
+        let (going, other) = (rig.object(), rig.object());
+        rig.space.bind(1, &[map(0, 4, &going, 0)]).unwrap();
+        let queued = [map(10, 2, &going, 4), map(2, 1, &other, 0)];
+        let announced = rig.space.announce(&queued);
+        let calls = rig.node.counters().binds;
+        rig.space.evict(going).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects(), rig.node.counters().binds), (4, 2, calls));
+        // What was bound goes, what was to be bound of it does not come, and what takes its place is not unbound first.
+        rig.space.bind(1, &queued).unwrap();
+        announced.signal();
+        assert_eq!((rig.bound(), rig.live_objects(), rig.node.counters().binds), (1, 1, calls + 1));
+    }
 }
 
 #[test]
 fn external_objects_do_not_wait_for_the_binds_of_others() {
-    let rig = Rig::new(Faults::default());
-    let shared = create_bo(rig.node.clone(), 64 * PAGE, BoOptions::default()).unwrap();
-    let (shared, private) = (rig.space.add_object(Backing::Owned(shared), true).unwrap(), rig.object());
-    rig.space.bind(1, &[map(0, 1, &shared, 0), map(1, 1, &private, 0)]).unwrap();
-    let announced = rig.space.announce(&[map(5, 1, &private, 0)]);
-    rig.space.evict(shared).unwrap();
-    assert_eq!((rig.bound(), rig.live_objects()), (1, 1));
-    drop(announced);
+    for rig in Rig::both(Faults::default()) {
+        let shared = create_bo(rig.node.clone(), 64 * PAGE, BoOptions::default()).unwrap();
+        let (shared, private) = (rig.space.add_object(Backing::Owned(shared), true).unwrap(), rig.object());
+        rig.space.bind(1, &[map(0, 1, &shared, 0), map(1, 1, &private, 0)]).unwrap();
+        let announced = rig.space.announce(&[map(5, 1, &private, 0)]);
+        rig.space.evict(shared).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects()), (1, 1));
+        drop(announced);
+    }
 }
 
 #[test]
 fn a_refused_bind_brings_back_objects_that_it_had_unbound() {
     // The window is operation 1, the first bind 2; of the second, the third operation fails.
-    let rig = Rig::new(Faults { op: Some(5), ..Faults::default() });
-    let (old, new) = (rig.object(), rig.object());
-    rig.space.bind(1, &[map(0, 1, &old, 7)]).unwrap();
-    let before = rig.node.mappings(rig.vm);
-    let error = rig.space.bind(1, &[map(0, 1, &new, 0), map(2, 1, &new, 0), map(4, 1, &new, 0)]).unwrap_err();
-    assert!(matches!(error, BindError::OutOfMemory(_)), "{error}");
-    assert_eq!(format!("{before:?}"), format!("{:?}", rig.node.mappings(rig.vm)));
-    rig.space.evict(old).unwrap();
-    assert_eq!((rig.bound(), rig.live_objects()), (0, 1));
+    for rig in Rig::both(Faults { op: Some(5), ..Faults::default() }) {
+        let (old, new) = (rig.object(), rig.object());
+        rig.space.bind(1, &[map(0, 1, &old, 7)]).unwrap();
+        let before = rig.node.mappings(rig.vm);
+        let error =
+            rig.space.bind(1, &[map(0, 1, &new, 0), map(2, 1, &new, 0), map(4, 1, &new, 0)]).unwrap_err();
+        assert!(matches!(error, BindError::OutOfMemory(_)), "{error}");
+        assert_eq!(format!("{before:?}"), format!("{:?}", rig.node.mappings(rig.vm)));
+        rig.space.evict(old).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects()), (0, 1));
+    }
 }
 
 #[test]
 fn a_lost_address_space_still_unbinds() {
-    let rig = Rig::new(Faults::default());
-    let object = rig.object();
-    rig.space.bind(1, &[map(0, 4, &object, 0)]).unwrap();
-    rig.space.lose("the test says so");
-    let error = rig.space.bind(1, &[map(5, 1, &object, 0)]).unwrap_err();
-    assert!(matches!(&error, BindError::Lost(why) if why == "the test says so"), "{error}");
-    rig.space.remove_window(range(0, 64)).unwrap();
-    assert_eq!(rig.bound(), 0);
+    for rig in Rig::both(Faults::default()) {
+        let object = rig.object();
+        rig.space.bind(1, &[map(0, 4, &object, 0)]).unwrap();
+        rig.space.lose("the test says so");
+        let error = rig.space.bind(1, &[map(5, 1, &object, 0)]).unwrap_err();
+        assert!(matches!(&error, BindError::Lost(why) if why == "the test says so"), "{error}");
+        rig.space.remove_window(range(0, 64)).unwrap();
+        assert_eq!(rig.bound(), 0);
+    }
 }
 
 #[test]
 fn the_log_names_queues() {
-    let rig = Rig::new(Faults::default());
-    let object = rig.object();
-    rig.space.bind(7, &[map(3, 2, &object, 0)]).unwrap();
-    let log = rig.space.log.as_ref().unwrap().read();
-    let entries: Vec<_> = log.iter().map(|entry| (entry.queue, entry.op, entry.range)).collect();
-    assert_eq!(entries, [(0, gpuvm::LogOp::MapNull, range(0, 64)), (7, gpuvm::LogOp::Map, range(3, 2))]);
+    for rig in Rig::both(Faults::default()) {
+        let object = rig.object();
+        rig.space.bind(7, &[map(3, 2, &object, 0)]).unwrap();
+        let log = rig.space.log.as_ref().unwrap().read();
+        let entries: Vec<_> = log.iter().map(|entry| (entry.queue, entry.op, entry.range)).collect();
+        assert_eq!(entries, [(0, gpuvm::LogOp::MapNull, range(0, 64)), (7, gpuvm::LogOp::Map, range(3, 2))]);
+    }
 }
 
 #[test]
 fn what_a_driver_gives_must_be_free() {
-    let rig = Rig::new(Faults::default());
-    let calls = rig.node.counters().binds;
-    let (taken, free) = (range(60, 8), range(64, 8));
-    assert!(matches!(rig.space.adopt_window(taken, true), Err(BindError::Range(VmError::Occupied { .. }))));
-    assert!(matches!(rig.space.adopt_window(taken, false), Err(BindError::Range(VmError::Occupied { .. }))));
-    rig.space.adopt_window(free, false).unwrap();
-    rig.space.adopt_window(free, true).unwrap();
-    assert!(rig.space.adopt_window(free, true).is_err());
-    // It has a mapping of an object when it goes, and the mirror lets go of all of it.
-    let object = rig.object();
-    rig.space.bind_through(1, &[map(65, 2, &object, 0)], &mut Follow).unwrap();
-    rig.space.forget_window(free).unwrap();
-    rig.space.adopt_window(free, true).unwrap();
-    assert_eq!(rig.node.counters().binds, calls);
+    for rig in Rig::both(Faults::default()) {
+        let calls = rig.node.counters().binds;
+        let (taken, free) = (range(60, 8), range(64, 8));
+        assert!(matches!(
+            rig.space.adopt_window(taken, true),
+            Err(BindError::Range(VmError::Occupied { .. }))
+        ));
+        assert!(matches!(
+            rig.space.adopt_window(taken, false),
+            Err(BindError::Range(VmError::Occupied { .. }))
+        ));
+        rig.space.adopt_window(free, false).unwrap();
+        rig.space.adopt_window(free, true).unwrap();
+        assert!(rig.space.adopt_window(free, true).is_err());
+        // It has a mapping of an object when it goes, and the mirror lets go of all of it.
+        let object = rig.object();
+        rig.space.bind_through(1, &[map(65, 2, &object, 0)], &mut Follow).unwrap();
+        rig.space.forget_window(free).unwrap();
+        rig.space.adopt_window(free, true).unwrap();
+        assert_eq!(rig.node.counters().binds, calls);
+    }
 }

@@ -25,6 +25,7 @@ mod layout;
 mod loader;
 mod log;
 mod memory;
+mod mirror;
 mod payload;
 mod queue;
 mod report;

@@ -164,7 +164,7 @@ pub(crate) unsafe extern "system" fn allocate_memory(
         let result = unsafe { (d.next.fp_v1_0().allocate_memory)(device, down, allocator, memory) };
         if let (Some(sparse), vk::Result::SUCCESS) = (sparse, result) {
             // SAFETY: as above, and the call succeeded.
-            let (handle, record) = unsafe { (*memory, Memory::new(down)) };
+            let (handle, record) = unsafe { (*memory, Memory::new(info)) };
             sparse.memories.insert(handle, record);
         }
         result

@@ -13,6 +13,7 @@ use crate::device::{Device, Sparse, on_device};
 use crate::semaphore::Points;
 use ash::vk;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// One for the call that is decoded, one for the job that is bound.
@@ -71,6 +72,9 @@ pub struct Group<'a> {
     pub as_is: Option<&'a vk::BindSparseInfo<'a>>,
 }
 
+/// Those of a call, of which most have one.
+type Groups<'a> = SmallVec<[Group<'a>; 1]>;
+
 /// What the layer knows of a VkBindSparseInfo's chain.
 const KNOWN: [vk::StructureType; 2] =
     [vk::StructureType::TIMELINE_SEMAPHORE_SUBMIT_INFO, vk::StructureType::DEVICE_GROUP_BIND_SPARSE_INFO];
@@ -84,9 +88,9 @@ unsafe fn decode<'a>(
     sparse: &Sparse,
     infos: &'a [vk::BindSparseInfo<'a>],
     buffer: impl Fn() -> Vec<Want>,
-) -> Result<Vec<Group<'a>>, vk::Result> {
+) -> Result<Groups<'a>, vk::Result> {
     let mut decoder = Decoder::new(d, sparse);
-    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut groups = Groups::new();
     for (number, info) in infos.iter().enumerate() {
         // SAFETY: the caller's promise, here and below.
         let timeline = unsafe { chain::find::<vk::TimelineSemaphoreSubmitInfo<'_>>(info.p_next) };
@@ -187,7 +191,7 @@ fn bind_in_turn(
     mut turn: Turn<'_>,
     record: &Arc<dyn BindQueue>,
     sparse: &Sparse,
-    groups: Vec<Group<'_>>,
+    groups: Groups<'_>,
     fence: vk::Fence,
 ) -> Result<(), vk::Result> {
     let last = groups.len() - 1;

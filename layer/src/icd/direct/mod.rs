@@ -18,6 +18,7 @@ use crate::image::{Image, ImagePlane};
 use crate::instance::Instance;
 use crate::layout::{BLOCK, PlaneLayout};
 use crate::memory::{self, MappedAt, MemoryError};
+use crate::mirror::Mirror;
 use crate::payload::{self, Payloads};
 use crate::queue::{BindQueue, kernel};
 use crate::resource::CreateError;
@@ -150,7 +151,7 @@ impl Opening {
         let config = instance.config;
         let verifier = if config.verify { verify::verifier(&node, vm_id) } else { None };
         let home = Box::new(AtOnce::new(vm.clone()));
-        let address_space = AddressSpace::new(vm.limits(), home, verifier, config.vm_log)?;
+        let address_space = AddressSpace::new(vm.limits(), Mirror::staged, home, verifier, config.vm_log)?;
         let direct = Direct {
             payloads: Arc::new(Payloads::new(&instance.next, physical, node.clone(), &mut load)),
             memory_fd: ash::khr::external_memory_fd::DeviceFn::load(&mut load),

@@ -21,6 +21,7 @@ use crate::image::Image;
 use crate::instance::Instance;
 use crate::layout::BLOCK;
 use crate::memory::{MappedAt, MemoryError};
+use crate::mirror::Mirror;
 use crate::queue::BindQueue;
 use crate::resource::CreateError;
 use ash::vk;
@@ -72,8 +73,8 @@ impl Forward {
                 "TESSERA_VERIFY: the driver binds by itself, there is no page table to compare with"
             );
         }
-        let address_space =
-            AddressSpace::new(&LIMITS, Box::new(Follow), None, config.vm_log).map_err(SetupError::Vm)?;
+        let address_space = AddressSpace::new(&LIMITS, Mirror::staged, Box::new(Follow), None, config.vm_log)
+            .map_err(SetupError::Vm)?;
         let places = Arc::new(Places::new(places::END));
         let has_queues = bind_queues(instance, physical, queues) > 1;
         let told = AtomicBool::new(false);

@@ -8,6 +8,7 @@ use crate::address_space::{AddressSpace, BoId, Object, Want};
 use crate::carrier::{Backing, Follow};
 use crate::image::Image;
 use crate::layout::BlockBox;
+use crate::mirror::Mirror;
 use ash::vk::{self, Handle};
 use gpuvm::{OpKind, VaRange};
 use proptest::prelude::*;
@@ -68,7 +69,8 @@ fn needs(extent: [u32; 3], first_tail_level: u32, tail: (u64, u64)) -> vk::Spars
 impl Rig {
     /// Of the image's levels the last is the mip tail, of two blocks, behind the others.
     fn new(extent: [u32; 3], levels: u32, layers: u32, opaque_step: Option<u64>) -> Self {
-        let space = AddressSpace::new(&LIMITS, Box::new(Follow), None, None).unwrap().forgetting();
+        let space =
+            AddressSpace::new(&LIMITS, Mirror::staged, Box::new(Follow), None, None).unwrap().forgetting();
         let places = Places::new(END);
         let open = |resource, parts, tails| {
             let ranges = places.add(resource, parts, tails).unwrap();

@@ -18,6 +18,7 @@ use crate::device::{Device, SetupError, Sparse};
 use crate::image::Image;
 use crate::instance::Instance;
 use crate::memory::{MappedAt, MemoryError};
+use crate::mirror::Mirror;
 use crate::queue::{BindQueue, cpu};
 use crate::report::SPARSE_ADDRESS_SPACE;
 use crate::residency::Residency;
@@ -105,8 +106,8 @@ impl Lavapipe {
         let (node, vm) = open_kernel(config).map_err(SetupError::Kernel)?;
         let verifier = config.verify.then(|| verifier(node.clone()));
         let home = Box::new(AtOnce::new(vm.clone()));
-        let address_space =
-            AddressSpace::new(vm.limits(), home, verifier, config.vm_log).map_err(SetupError::Vm)?;
+        let address_space = AddressSpace::new(vm.limits(), Mirror::immediate, home, verifier, config.vm_log)
+            .map_err(SetupError::Vm)?;
         let functions = Functions::new(&instance.next, physical, load);
         Ok((Self { functions, node, claimed: AtomicU64::new(0) }, address_space))
     }

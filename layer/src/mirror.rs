@@ -1,0 +1,296 @@
+//! The mirror: what is mapped in the device's address space, as those who execute binds have it.
+//!
+//! It moves in the mode of gpuvm that the device's queues bind in. What the layer executes by itself when its waits are over is in force
+//! when it has been carried: *immediate* mode. What is handed on in the call, for page tables to follow when a queue comes to it, is not:
+//! the mirror is *staged* and runs ahead, with the reservations of all that a plan touches locked until it was carried.
+
+use crate::carrier::{Backing, Objects, Sent};
+use core::marker::PhantomData;
+use gpuvm::{
+    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Locking, LogReader, Mapping, Mode, Op, Plan,
+    Planner, Reservation, Staged, Target, Usage, VaRange, VmBo, VmError,
+};
+use kmd::GemHandle;
+
+/// A buffer object as the mirror knows it. Never used twice in a device's life, so that a bind that was queued before its memory was
+/// freed cannot reach an object that came later.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BoId(u32);
+
+/// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
+pub type Object = VmBo<BoId>;
+
+/// What the mirror keeps of objects: what is behind them, let go when the object's last reference has gone.
+struct Binding<M>(PhantomData<M>);
+
+impl<M: Mode> Driver for Binding<M> {
+    type Mode = M;
+    type BoData = Option<Backing>;
+    type VaData = ();
+}
+
+/// What is mapped.
+pub struct Mirror {
+    vm: Vm,
+    next_object: u32,
+}
+
+enum Vm {
+    Immediate(gpuvm::Vm<BoId, Binding<Immediate>>),
+    Staged(gpuvm::Vm<BoId, Binding<Staged>>),
+}
+
+/// What both modes have.
+macro_rules! either {
+    ($vm:expr, $it:ident => $what:expr) => {
+        match $vm {
+            Vm::Immediate($it) => $what,
+            Vm::Staged($it) => $what,
+        }
+    };
+}
+
+/// What brings back what was mapped before operations of which only a part was carried.
+#[derive(Default)]
+pub struct Undo {
+    pub ops: Vec<Op<BoId>>,
+    /// Keeps the objects that are to come back.
+    _objects: Vec<Object>,
+}
+
+impl Undo {
+    fn new(mut ops: Vec<Op<BoId>>, mut hold: impl FnMut(BoId) -> Object) -> Self {
+        // What unbinds comes first: it makes the room that what binds again may need.
+        ops.sort_by_key(|op| op.kind.object().is_some());
+        let objects = ops.iter().filter_map(|op| op.kind.object()).map(&mut hold).collect();
+        Self { ops, _objects: objects }
+    }
+}
+
+/// Takes all locks that `all` asks for.
+fn lock(all: impl FnMut(&mut Locking) -> Result<(), Contended>) -> Exec {
+    match Exec::until_all_locked(all) {
+        Ok((exec, ())) => exec,
+        Err(Contended { .. }) => unreachable!("contention is waited for"),
+    }
+}
+
+/// What is behind an object, unless it is closed.
+fn backing<D: Driver<BoData = Option<Backing>>>(vm: &gpuvm::Vm<BoId, D>, object: BoId) -> Option<&Backing> {
+    vm.bo(object)?.data().as_ref()
+}
+
+impl Mirror {
+    /// For binds that are in force when they have been carried.
+    pub fn immediate(range: VaRange) -> Result<Self, VmError> {
+        Ok(Self { vm: Vm::Immediate(gpuvm::Vm::with_driver(range, None)?), next_object: 0 })
+    }
+
+    /// For binds that others have in their queues when they have been carried.
+    pub fn staged(range: VaRange) -> Result<Self, VmError> {
+        Ok(Self { vm: Vm::Staged(gpuvm::Vm::with_driver(range, None)?), next_object: 0 })
+    }
+
+    /// Keeps the last `2^shift` updates.
+    pub fn log(&mut self, shift: u32) -> LogReader {
+        either!(&mut self.vm, vm => vm.log(shift))
+    }
+
+    /// Names the bind queue of the updates to come.
+    pub fn set_queue(&mut self, queue: u32) {
+        either!(&mut self.vm, vm => vm.set_queue(queue));
+    }
+
+    /// From now on nothing is mapped any more.
+    pub fn mark_unusable(&mut self, why: &str) {
+        either!(&mut self.vm, vm => vm.mark_unusable(why));
+    }
+
+    /// Number of mappings, and the bytes that they take.
+    pub fn size(&self) -> (usize, usize) {
+        either!(&self.vm, vm => (vm.len(), vm.memory_bytes()))
+    }
+
+    /// Makes a buffer object known. One that others can reach is `external`.
+    pub fn add(&mut self, backing: Backing, external: bool) -> Result<Object, VmError> {
+        let id = BoId(self.next_object);
+        self.next_object += 1;
+        either!(&mut self.vm, vm => {
+            let alloc = vm.prealloc(id, Some(backing));
+            let bo = vm.obtain_prealloc(alloc)?;
+            if external {
+                vm.set_reservation(id, &Reservation::new())?;
+            }
+            Ok(bo)
+        })
+    }
+
+    /// Notes that the memory of an object goes away, and says whether queued binds name it or share its reservation.
+    pub fn evict(&mut self, object: BoId) -> Result<bool, VmError> {
+        either!(&mut self.vm, vm => {
+            let Some(reservation) = vm.bo(object).map(|bo| bo.reservation().clone()) else { return Ok(false) };
+            let exec = lock(|locking| locking.lock(&reservation));
+            vm.evict(&exec, object, true)?;
+            Ok(!reservation.is_signaled(Usage::Bookkeep))
+        })
+    }
+
+    /// Whether an object is there and its memory too.
+    pub fn is_live(&self, object: BoId) -> bool {
+        either!(&self.vm, vm => vm.bo(object).is_some_and(|bo| !bo.is_evicted()))
+    }
+
+    /// Shows where evicted objects are still mapped.
+    pub fn each_evicted<E>(&self, visit: impl FnMut(VaRange) -> Result<(), E>) -> Result<(), E> {
+        either!(&self.vm, vm => {
+            vm.evicted().flat_map(|bo| bo.mappings()).map(|mapping| mapping.range).try_for_each(visit)
+        })
+    }
+
+    /// Has objects be busy until the fence is signalled.
+    pub fn announce(&self, objects: impl Iterator<Item = BoId> + Clone) -> FenceSignal {
+        let (signal, fence) = Fence::new();
+        either!(&self.vm, vm => {
+            let exec = lock(|locking| {
+                locking.lock(vm.reservation())?;
+                let mut last = None;
+                for object in objects.clone() {
+                    if last.replace(object) != Some(object)
+                        && let Some(bo) = vm.bo(object)
+                    {
+                        locking.lock(bo.reservation())?;
+                    }
+                }
+                Ok(())
+            });
+            vm.attach(&exec, &fence, Usage::Bookkeep, Usage::Bookkeep);
+        });
+        signal
+    }
+
+    /// Adds a mapping where there is none.
+    pub fn insert(&mut self, mapping: Mapping<BoId>) -> Result<(), VmError> {
+        match &mut self.vm {
+            Vm::Immediate(vm) => vm.insert(mapping),
+            Vm::Staged(vm) => {
+                let exec = lock(|locking| vm.lock_range(locking, mapping.range));
+                vm.update(&exec)?.insert(mapping)
+            }
+        }
+    }
+
+    /// Whether nothing is mapped in a range.
+    pub fn check_free(&self, range: VaRange) -> Result<(), VmError> {
+        either!(&self.vm, vm => {
+            vm.check(range)?;
+            match vm.iter_range(range).next() {
+                Some(Mapping { range: mapped, .. }) => Err(VmError::Occupied { range, mapped }),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Takes a range away with all that is mapped in it, as somebody else has done already.
+    pub fn forget(&mut self, range: VaRange) -> Result<(), VmError> {
+        // Nothing more to look for where it is as it was inserted.
+        let is_one = either!(&self.vm, vm => vm.find(range.start)).is_some_and(|found| found.range == range);
+        match &mut self.vm {
+            Vm::Immediate(vm) if is_one => drop(vm.remove(range.start)),
+            Vm::Immediate(vm) => drop(vm.unmap_ops(range)?.commit()),
+            Vm::Staged(vm) => {
+                let exec = lock(|locking| vm.lock_range(locking, range));
+                let mut update = vm.update(&exec)?;
+                if is_one {
+                    update.remove(range.start)?;
+                } else {
+                    update.unmap_ops(range)?.commit();
+                }
+            }
+        }
+        self.clean_up();
+        Ok(())
+    }
+
+    /// Shows the mappings of which a part is in `range`, each in full.
+    pub fn each_in(&self, range: VaRange, visit: impl FnMut(Mapping<BoId>)) {
+        either!(&self.vm, vm => vm.iter_range(range).for_each(visit));
+    }
+
+    /// A list of the same.
+    pub fn list(&self, range: VaRange) -> Result<Vec<Mapping<BoId>>, VmError> {
+        either!(&self.vm, vm => vm.prefetch_ops(range))
+    }
+
+    /// What turns this into what the planner was asked for.
+    pub fn plan(&self, planner: &mut Planner<BoId>) -> Plan<BoId> {
+        either!(&self.vm, vm => planner.plan(vm))
+    }
+
+    /// Has `carry` take operations to whoever executes them, and follows as far as they came. What of them was carried is taken back
+    /// by what is returned, where that is not all.
+    pub fn follow(
+        &mut self,
+        ops: &[Op<BoId>],
+        carry: impl FnOnce(&Objects<'_>) -> Sent,
+    ) -> Result<(Sent, Undo), VmError> {
+        let mut undo = Undo::default();
+        let sent = match &mut self.vm {
+            Vm::Immediate(vm) => {
+                let job = vm.prepare(ops)?;
+                let sent = carry(&|object| backing(vm, object));
+                if sent.end.is_err() {
+                    undo = Undo::new(vm.undo(&ops[..sent.ops]), |object| vm.obtain(object));
+                }
+                vm.commit_first(job, sent.ops)?;
+                sent
+            }
+            Vm::Staged(vm) => {
+                let exec = lock(|locking| vm.lock_ops(locking, ops));
+                let mut prepared = vm.update(&exec)?.prepare(ops)?;
+                let sent = carry(&|object| backing(prepared.vm(), object));
+                if sent.end.is_err() {
+                    let ops = prepared.vm().undo(&ops[..sent.ops]);
+                    undo = Undo::new(ops, |object| prepared.obtain(object));
+                }
+                prepared.commit_first(sent.ops);
+                sent
+            }
+        };
+        Ok((sent, undo))
+    }
+
+    /// Lets go of objects that have died.
+    pub fn clean_up(&mut self) {
+        either!(&mut self.vm, vm => vm.deferred_cleanup());
+    }
+
+    /// What is mapped in the kernel's terms, with mappings that continue each other as one.
+    pub fn joined(&self) -> Result<Vec<Mapping<GemHandle>>, String> {
+        let mut joined = Vec::new();
+        either!(&self.vm, vm => {
+            vm.iter().try_for_each(|mapping| join(&mut joined, mapping, |object| backing(vm, object)))
+        })?;
+        Ok(joined)
+    }
+}
+
+fn join<'a>(
+    joined: &mut Vec<Mapping<GemHandle>>,
+    Mapping { range, target }: Mapping<BoId>,
+    backing: impl FnOnce(BoId) -> Option<&'a Backing>,
+) -> Result<(), String> {
+    let target = match target {
+        Target::Null => Target::Null,
+        Target::Object { object, offset } => {
+            let closed = || format!("{object:?} at {range} is closed");
+            Target::Object { object: backing(object).and_then(Backing::handle).ok_or_else(closed)?, offset }
+        }
+    };
+    match joined.last_mut() {
+        Some(last) if last.range.end() == range.start && last.target.advance(last.range.len) == target => {
+            last.range.len += range.len;
+        }
+        _ => joined.push(Mapping { range, target }),
+    }
+    Ok(())
+}
