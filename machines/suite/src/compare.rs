@@ -4,10 +4,8 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::thread;
 
-use emulator::Config;
-
-use crate::kernel::{Emulated, Mapping, Real};
-use crate::script::{Outcome, Player, Step, VmView};
+use crate::kernel::{Kernel, Mapping};
+use crate::script::{Driver, Outcome, Player, Step, VmView, drm};
 
 /// How long queued work may take to come to rest: plenty for what one step can queue.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -46,9 +44,13 @@ pub struct Tally {
     pub refused: usize,
 }
 
-/// Plays `script` on the running kernel and on a new emulated one, and compares after every step.
-pub fn compare(script: &[Step], emulated: Config) -> Result<Tally, Difference> {
-    let (mut real, mut emulated) = (Player::new(Real::open()), Player::new(Emulated::open(emulated)));
+/// Plays `script` on the running kernel and on an emulated one, and compares after every step.
+pub fn compare<D: Driver>(
+    script: &[Step<D::Step>],
+    real: impl Kernel,
+    emulated: impl Kernel,
+) -> Result<Tally, Difference> {
+    let (mut real, mut emulated) = (Player::<_, D>::new(real), Player::<_, D>::new(emulated));
     let (mut names, mut tally) = (Names::default(), Tally::default());
     for (n, step) in script.iter().enumerate() {
         let (theirs, ours) = (real.play(step), emulated.play(step));
@@ -59,10 +61,14 @@ pub fn compare(script: &[Step], emulated: Config) -> Result<Tally, Difference> {
             Ok(()) => tally.done += 1,
             Err(_) => tally.refused += 1,
         }
-        if let (Step::BoClose { handle }, Ok(())) = (step, theirs.result) {
+        if let (Step::Drm(drm::Step::BoClose { handle }), Ok(())) = (step, theirs.result) {
             names.forget((*handle).into());
         }
-        if matches!(step, Step::Bind { .. } | Step::Submit { .. } | Step::Release | Step::VmDestroy { .. }) {
+        let changes = match step {
+            Step::Drm(step) => *step == drm::Step::Release,
+            Step::Driver(step) => D::changes(step),
+        };
+        if changes {
             thread::sleep(SETTLE);
             let (theirs, ours) = (real.view(), emulated.view());
             if !names.agree(&theirs, &ours) {

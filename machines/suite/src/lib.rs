@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod gate;
+pub mod generated;
 pub mod kcore;
 pub mod kernel;
 pub mod script;

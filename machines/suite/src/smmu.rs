@@ -39,25 +39,21 @@ impl Smmu {
     }
 
     fn register(&self, offset: u32) -> u64 {
-        // SAFETY: a reference is a valid pointer; others write the word.
         let word = |offset: u32| {
-            u64::from(unsafe { (&raw const self.registers[offset as usize / 4]).read_volatile() })
+            let word = &raw const self.registers[offset as usize / 4];
+            // SAFETY: a reference is a valid pointer; others write the word.
+            u64::from(unsafe { word.read_volatile() })
         };
         word(offset) | word(offset + 4) << 32
     }
 
     /// The root of the page tables of `node`'s VM: that of the open file whose work was the last to run on the GPU. So some
-    /// work is given to it here: a submission to queue 0 without any command stream.
-    ///
-    /// The submission can be refused like any other.
+    /// work is given to it here; see [`run_nothing`].
     pub fn root(&self, node: &dyn Node) -> io::Result<u64> {
         // Not while another thread does the same.
         static LAST: Mutex<()> = Mutex::new(());
         let _last = LAST.lock();
-        let mut submit = GemSubmit { flags: PIPE_3D0, ..Default::default() };
-        ioctl(node, &mut submit)?;
-        let timeout = Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 };
-        ioctl(node, &mut WaitFence { fence: submit.fence, timeout, ..Default::default() })?;
+        run_nothing(node)?;
         Ok(self.register(SMMU_TTBR0) & ROOT)
     }
 
@@ -83,9 +79,17 @@ impl Smmu {
     }
 }
 
+/// Submits to queue 0 without any command stream, and waits for the end of that. EPIPE: the VM is unusable.
+pub fn run_nothing(node: &dyn Node) -> io::Result<()> {
+    let mut submit = GemSubmit { flags: PIPE_3D0, ..Default::default() };
+    ioctl(node, &mut submit)?;
+    let timeout = Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 };
+    ioctl(node, &mut WaitFence { fence: submit.fence, timeout, ..Default::default() })
+}
+
 fn ioctl<R: Request>(node: &dyn Node, arg: &mut R) -> io::Result<()> {
     // SAFETY: the arguments above hold no pointers.
-    Ok(unsafe { kmd::call(node, arg)? })
+    unsafe { kmd::call(node, arg) }.map_err(io::Error::from)
 }
 
 /// Objects are told apart by what they hold: writes `name` and its number into each page that is mapped at `start`.

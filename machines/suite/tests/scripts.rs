@@ -2,47 +2,29 @@
 //!
 //! `SCRIPTS` is their number, `SEED` where they start; a difference is shrunk to a script that is as short as can be.
 
-use kmd::uapi::panthor::*;
-use std::cell::Cell;
-
 use emulator::{Config, Faults};
-use proptest::test_runner::{Config as RunnerConfig, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use tessera_machines_suite::compare::{Difference, compare};
-use tessera_machines_suite::script::{Op, PAGE, Step, WINDOW, any_script, prelude};
-
-/// How many scripts, unless the environment says otherwise.
-const SCRIPTS: u32 = 200;
+use kmd::uapi::panthor::*;
+use tessera_machines_suite::compare::{self, Difference, Tally};
+use tessera_machines_suite::generated::play_all;
+use tessera_machines_suite::kernel::{Emulated, RealPanthor};
+use tessera_machines_suite::script::panthor::{Op, Panthor, Step, any_script, prelude};
+use tessera_machines_suite::script::{self, PAGE, WINDOW};
 
 /// Most steps in a script.
 const STEPS: usize = 16;
 
-fn variable(name: &str) -> Option<u32> {
-    std::env::var(name)
-        .ok()
-        .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+fn compare(script: &[script::Step<Step>], config: Config) -> Result<Tally, Difference> {
+    compare::compare::<Panthor>(script, RealPanthor::open(), Emulated::panthor(config))
+}
+
+/// The prelude and these steps.
+fn after_prelude(steps: Vec<Step>) -> Vec<script::Step<Step>> {
+    prelude().into_iter().chain(steps.into_iter().map(script::Step::Driver)).collect()
 }
 
 #[test]
 fn generated() {
-    let cases = variable("SCRIPTS").unwrap_or(SCRIPTS);
-    let mut seed = [0; 32];
-    seed[..4].copy_from_slice(&variable("SEED").unwrap_or(1).to_le_bytes());
-    let config =
-        RunnerConfig { cases, failure_persistence: None, max_shrink_iters: 4000, ..RunnerConfig::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-    let (done, refused) = (Cell::new(0), Cell::new(0));
-    let result = runner.run(&any_script(STEPS), |script| {
-        let fail = |difference: Difference| TestCaseError::fail(difference.to_string());
-        let tally = compare(&script, Config::default()).map_err(fail)?;
-        done.set(done.get() + tally.done);
-        refused.set(refused.get() + tally.refused);
-        Ok(())
-    });
-    if let Err(error) = result {
-        panic!("{error}");
-    }
-    println!("{cases} scripts went the same way: {} steps done, {} refused", done.get(), refused.get());
-    assert!(done.get() > refused.get(), "scripts that are mostly refused show little");
+    play_all(&any_script(STEPS), |script| compare(&script, Config::default()));
 }
 
 /// An operation on pages from the window's start on, without syncs.
@@ -66,7 +48,7 @@ fn found() {
     ];
     let mut failures = Vec::new();
     for (what, steps) in scripts {
-        if let Err(difference) = compare(&[prelude(), steps].concat(), Config::default()) {
+        if let Err(difference) = compare(&after_prelude(steps), Config::default()) {
             failures.push(format!("{what}: {difference}"));
         }
     }
@@ -80,8 +62,7 @@ fn a_wrong_emulator() {
     let queued = Step::Bind { id: 1, flags: VM_BIND_ASYNC, ops: vec![op(0, 1, 0, 4)] };
     // The first operation is that of the player itself, in VM 1, the second that in VM 2.
     let faults = Faults { op: Some(3), ..Faults::default() };
-    let wrong =
-        |step: Step| compare(&[prelude(), vec![step]].concat(), Config { faults, ..Config::default() });
+    let wrong = |step: Step| compare(&after_prelude(vec![step]), Config { faults, ..Config::default() });
     assert!(matches!(wrong(bind), Err(Difference::Outcome { step: 8, .. })));
     assert!(matches!(wrong(queued), Err(Difference::View { step: 8, .. })));
 }

@@ -1,15 +1,17 @@
 //! The two kernels that play scripts.
 
 mod emulated;
+mod msm;
 mod real;
 
 pub use emulated::Emulated;
-pub use real::Real;
+pub use msm::RealMsm;
+pub use real::{Held, RealPanthor};
 
 use kmd::Node;
 use rustix::fd::OwnedFd;
 
-/// A kernel with an open file of its panthor, as scripts need it.
+/// A kernel with an open file of a driver, as scripts need it.
 pub trait Kernel {
     /// The open file.
     fn node(&self) -> &dyn Node;
@@ -20,7 +22,14 @@ pub trait Kernel {
     /// Signals all fences that are held.
     fn release(&mut self);
 
-    /// What VM `vm` maps below `marker`, in order of address. `marker` is the address of a sparse page that no other VM has.
+    /// The object `handle` of `len` bytes is new: what is in it does not matter yet.
+    fn made(&mut self, _handle: u32, _len: u64) {}
+
+    /// The file has a VM now, which will be looked at; a submission without a command stream may help.
+    fn locate(&mut self) {}
+
+    /// What VM `vm` maps below `marker`, in order of address. `marker` is the address of a sparse page that no other VM has,
+    /// where a driver has more than one VM in a file.
     fn mappings(&self, vm: u32, marker: u64) -> Vec<Mapping>;
 }
 

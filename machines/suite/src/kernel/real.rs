@@ -6,35 +6,58 @@ use rustix::fd::OwnedFd;
 use super::{Kernel, Mapping};
 use crate::gate::Gate;
 
-/// An open file of the running kernel's panthor.
-pub struct Real {
-    node: RenderNode,
-    held: Vec<Gate>,
-}
+/// Fences that are held back. Dropped, they are signalled: a queue that waits must not outlive its file.
+#[derive(Default)]
+pub struct Held(Vec<Gate>);
 
-impl Real {
-    /// Opens it. Panics where there is none: nothing can be compared then.
-    pub fn open() -> Self {
-        Self { node: RenderNode::find("panthor").expect("a panthor device"), held: Vec::new() }
+impl Held {
+    /// A sync file of one more.
+    pub fn hold(&mut self) -> OwnedFd {
+        let gate = Gate::new().expect("vgem makes fences");
+        let file = gate.sync_file().try_clone_to_owned().expect("one more descriptor");
+        self.0.push(gate);
+        file
+    }
+
+    /// Signals all of them.
+    pub fn release(&mut self) {
+        for gate in self.0.drain(..) {
+            gate.open().expect("vgem signals its fences");
+        }
     }
 }
 
-impl Kernel for Real {
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// An open file of the running kernel's panthor.
+pub struct RealPanthor {
+    // Dropped first.
+    held: Held,
+    node: RenderNode,
+}
+
+impl RealPanthor {
+    /// Opens it. Panics where there is none: nothing can be compared then.
+    pub fn open() -> Self {
+        Self { held: Held::default(), node: RenderNode::find("panthor").expect("a panthor device") }
+    }
+}
+
+impl Kernel for RealPanthor {
     fn node(&self) -> &dyn Node {
         &self.node
     }
 
     fn hold(&mut self) -> OwnedFd {
-        let gate = Gate::new().expect("vgem makes fences");
-        let file = gate.sync_file().try_clone_to_owned().expect("one more descriptor");
-        self.held.push(gate);
-        file
+        self.held.hold()
     }
 
     fn release(&mut self) {
-        for gate in self.held.drain(..) {
-            gate.open().expect("vgem signals its fences");
-        }
+        self.held.release();
     }
 
     /// An object's name is its address in the kernel.
@@ -47,12 +70,5 @@ impl Kernel for Real {
         let below = vm.into_iter().filter(|mapping| mapping.va < marker && mapping.len != 0);
         let content = |m: &gpuvas::Mapping| (m.object != sparse).then_some((m.object, m.offset));
         below.map(|m| Mapping { va: m.va, len: m.len, object: content(&m) }).collect()
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        // A queue that waits would keep the file's VMs alive until vgem's patience ends.
-        self.release();
     }
 }

@@ -5,34 +5,39 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{BLOCK, Job, Op, PAGE, Step, WINDOW};
+use super::{Job, Op, Step};
+use crate::script::drm::{self, handle, place, point, size};
+use crate::script::{BLOCK, PAGE};
+
+/// A step of a script.
+type Any = crate::script::Step<Step>;
 
 /// Steps that most scripts build on: VMs 1 and 2, objects 1 to 3 (the last of VM 1 alone), syncobjs 1 to 3.
-pub fn prelude() -> Vec<Step> {
-    let vm = Step::VmCreate { flags: 0, user_va_range: 0 };
-    let bo = |size, exclusive| Step::BoCreate { size, flags: 0, exclusive };
-    let syncobj = |flags| Step::SyncobjCreate { flags };
+pub fn prelude() -> Vec<Any> {
+    let vm = Any::Driver(Step::VmCreate { flags: 0, user_va_range: 0 });
+    let bo = |size, exclusive| Any::Driver(Step::BoCreate { size, flags: 0, exclusive });
+    let syncobj = |flags| Any::Drm(drm::Step::SyncobjCreate { flags });
     vec![vm.clone(), vm, bo(2 * BLOCK, 0), bo(5 * PAGE, 0), bo(BLOCK, 1), syncobj(0), syncobj(1), syncobj(0)]
 }
 
 /// The prelude, and up to `len` steps of any kind.
-pub fn any_script(len: usize) -> impl Strategy<Value = Vec<Step>> {
+pub fn any_script(len: usize) -> impl Strategy<Value = Vec<Any>> {
     vec(step(), 1..=len).prop_map(|steps| [prelude(), steps].concat())
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Any> {
     prop_oneof![
-        12 => bind(0),
-        8 => bind(VM_BIND_ASYNC),
-        1 => select(vec![2u32, 3, u32::MAX]).prop_flat_map(bind),
-        1 => dev_query(),
-        2 => vm(),
-        4 => group(),
-        1 => heap(),
-        4 => object(),
-        5 => syncobj(),
-        1 => (handle(), point()).prop_map(|(handle, point)| Step::Hold { handle, point }),
-        1 => Just(Step::Release),
+        12 => bind(0).prop_map(Any::Driver),
+        8 => bind(VM_BIND_ASYNC).prop_map(Any::Driver),
+        1 => select(vec![2u32, 3, u32::MAX]).prop_flat_map(bind).prop_map(Any::Driver),
+        1 => dev_query().prop_map(Any::Driver),
+        2 => vm().prop_map(Any::Driver),
+        4 => group().prop_map(Any::Driver),
+        1 => heap().prop_map(Any::Driver),
+        2 => object().prop_map(Any::Driver),
+        2 => drm::object().prop_map(Any::Drm),
+        5 => drm::syncobj().prop_map(Any::Drm),
+        2 => drm::fence().prop_map(Any::Drm),
     ]
 }
 
@@ -92,27 +97,8 @@ fn object() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (size, flags, exclusive)
             .prop_map(|(size, flags, exclusive)| Step::BoCreate { size, flags, exclusive }),
-        2 => handle().prop_map(|handle| Step::BoClose { handle }),
-        2 => handle().prop_map(|handle| Step::Export { handle }),
-        2 => (0..3usize).prop_map(|file| Step::Import { file }),
         1 => handle().prop_map(|handle| Step::MmapOffset { handle }),
         1 => handle().prop_map(|handle| Step::BoInfo { handle }),
-    ]
-}
-
-fn syncobj() -> impl Strategy<Value = Step> {
-    let create_flags = prop_oneof![8 => 0..2u32, 1 => Just(2)];
-    let query_flags = prop_oneof![8 => 0..2u32, 1 => Just(2)];
-    let waits = vec((handle(), point()), 1..3);
-    prop_oneof![
-        1 => create_flags.prop_map(|flags| Step::SyncobjCreate { flags }),
-        1 => handle().prop_map(|handle| Step::SyncobjDestroy { handle }),
-        1 => handle().prop_map(|handle| Step::Reset { handle }),
-        2 => handle().prop_map(|handle| Step::Signal { handle }),
-        2 => (handle(), point()).prop_map(|(handle, point)| Step::SignalPoint { handle, point }),
-        2 => ((handle(), point()), (handle(), point())).prop_map(|(from, to)| Step::Transfer { from, to }),
-        3 => (handle(), query_flags).prop_map(|(handle, flags)| Step::Query { handle, flags }),
-        3 => (waits, 0..8u32).prop_map(|(points, flags)| Step::Wait { points, flags }),
     ]
 }
 
@@ -211,25 +197,6 @@ fn sync() -> impl Strategy<Value = (u32, u32, u64)> {
     })
 }
 
-fn place() -> impl Strategy<Value = u64> {
-    let page = prop_oneof![0..12u64, 510..514u64, 1022..1026u64, Just(2048u64)];
-    page.prop_map(|page| WINDOW.start + page * PAGE)
-}
-
-fn size() -> impl Strategy<Value = u64> {
-    prop_oneof![6 => 1..6u64, 2 => select(vec![512u64, 511, 513, 1024]), 1 => Just(2048u64)]
-        .prop_map(|pages| pages * PAGE)
-}
-
 fn vm_id() -> impl Strategy<Value = u32> {
     prop_oneof![36 => Just(1u32), 8 => Just(2), 1 => Just(3), 1 => Just(0)]
-}
-
-/// Of an object or a syncobj.
-fn handle() -> impl Strategy<Value = u32> {
-    prop_oneof![30 => 1..4u32, 2 => 4..6u32, 1 => Just(0u32)]
-}
-
-fn point() -> impl Strategy<Value = u64> {
-    prop_oneof![3 => Just(0u64), 8 => 1..6u64]
 }
