@@ -13,6 +13,7 @@ pub const POOL: u64 = 128 << 20;
 pub struct Gpu {
     _entry: ash::Entry,
     instance: ash::Instance,
+    physical: vk::PhysicalDevice,
     pub device: ash::Device,
     pub features: vk::PhysicalDeviceFeatures,
     /// Of a family that binds and does nothing else.
@@ -79,6 +80,7 @@ impl Gpu {
             let mut gpu = Self {
                 _entry: entry,
                 instance,
+                physical,
                 device,
                 features,
                 queue,
@@ -131,18 +133,65 @@ impl Gpu {
         self.buffer(size, flags)
     }
 
+    /// Whether there are 2D images of this format with residency. Turnip makes them on hardware, too, for which it does not say so: there it
+    /// shows what the layer has to come to.
+    pub fn has_residency(&self, format: vk::Format) -> bool {
+        let offered = self.features.sparse_residency_image2_d == vk::TRUE;
+        let (ty, tiling) = (vk::ImageType::TYPE_2D, vk::ImageTiling::OPTIMAL);
+        // SAFETY: a physical device of the instance.
+        let properties = unsafe {
+            self.instance.get_physical_device_image_format_properties(
+                self.physical,
+                format,
+                ty,
+                tiling,
+                IMAGE_USAGE,
+                RESIDENCY,
+            )
+        };
+        (offered || self.driver == vk::DriverId::MESA_TURNIP) && properties.is_ok()
+    }
+
+    /// What is said of residency of 2D images of a format.
+    pub fn sparse_properties(&self, format: vk::Format) -> Vec<vk::SparseImageFormatProperties> {
+        // SAFETY: a physical device of the instance.
+        unsafe {
+            self.instance.get_physical_device_sparse_image_format_properties(
+                self.physical,
+                format,
+                vk::ImageType::TYPE_2D,
+                vk::SampleCountFlags::TYPE_1,
+                IMAGE_USAGE,
+                vk::ImageTiling::OPTIMAL,
+            )
+        }
+    }
+
     pub fn image(&self, format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> Result<vk::Image> {
-        let info = vk::ImageCreateInfo::default()
-            .flags(vk::ImageCreateFlags::SPARSE_BINDING | vk::ImageCreateFlags::SPARSE_RESIDENCY)
-            .image_type(vk::ImageType::TYPE_2D)
-            .format(format)
-            .extent(vk::Extent3D { width: size[0], height: size[1], depth: 1 })
-            .mip_levels(levels)
-            .array_layers(layers)
-            .samples(vk::SampleCountFlags::TYPE_1)
-            .usage(vk::ImageUsageFlags::SAMPLED | vk::ImageUsageFlags::TRANSFER_DST);
         // SAFETY: a valid create info.
-        Ok(unsafe { self.device.create_image(&info, None)? })
+        Ok(unsafe { self.device.create_image(&image_info(format, size, levels, layers), None)? })
+    }
+
+    /// What an image of this kind needs, which is not there yet.
+    pub fn needs(
+        &self,
+        format: vk::Format,
+        size: [u32; 2],
+        levels: u32,
+        layers: u32,
+    ) -> (vk::MemoryRequirements, Vec<vk::SparseImageMemoryRequirements>) {
+        let info = image_info(format, size, levels, layers);
+        let query = vk::DeviceImageMemoryRequirements::default().create_info(&info);
+        let mut memory = vk::MemoryRequirements2::default();
+        // SAFETY: a valid create info.
+        let sparse = unsafe {
+            self.device.get_device_image_memory_requirements(&query, &mut memory);
+            let count = self.device.get_device_image_sparse_memory_requirements_len(&query);
+            let mut sparse = vec![vk::SparseImageMemoryRequirements2::default(); count];
+            self.device.get_device_image_sparse_memory_requirements(&query, &mut sparse);
+            sparse
+        };
+        (memory.memory_requirements, sparse.iter().map(|sparse| sparse.memory_requirements).collect())
     }
 
     /// Binds, and waits until that is done.
@@ -256,6 +305,25 @@ impl Drop for Gpu {
             self.instance.destroy_instance(None);
         }
     }
+}
+
+const IMAGE_USAGE: vk::ImageUsageFlags = vk::ImageUsageFlags::from_raw(
+    vk::ImageUsageFlags::SAMPLED.as_raw() | vk::ImageUsageFlags::TRANSFER_DST.as_raw(),
+);
+const RESIDENCY: vk::ImageCreateFlags = vk::ImageCreateFlags::from_raw(
+    vk::ImageCreateFlags::SPARSE_BINDING.as_raw() | vk::ImageCreateFlags::SPARSE_RESIDENCY.as_raw(),
+);
+
+fn image_info(format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> vk::ImageCreateInfo<'static> {
+    vk::ImageCreateInfo::default()
+        .flags(RESIDENCY)
+        .image_type(vk::ImageType::TYPE_2D)
+        .format(format)
+        .extent(vk::Extent3D { width: size[0], height: size[1], depth: 1 })
+        .mip_levels(levels)
+        .array_layers(layers)
+        .samples(vk::SampleCountFlags::TYPE_1)
+        .usage(IMAGE_USAGE)
 }
 
 /// No memory.

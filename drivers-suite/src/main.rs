@@ -4,17 +4,21 @@
 //!     TESSERA_EMULATE=msm:a750 scripts/chroot run -- target/debug/drivers-suite compare
 
 mod gpu;
+mod image;
 mod node;
 mod steps;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ash::vk;
 use clap::{Parser, Subcommand};
 use gpu::Gpu;
+use image::Piece;
 use manifest::Kind;
 use node::{Binds, Mapping};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The most operations that the layer puts into an ioctl.
 const MAX_OPS: u64 = 512;
@@ -57,23 +61,49 @@ struct Outcome {
     /// Unknown where nobody counts.
     binds: Option<Binds>,
     table: Vec<Mapping>,
+    /// What is bound in an image, where there is one.
+    image: Vec<Piece>,
+    /// Whether the device has residency of 2D images.
+    residency: bool,
 }
 
 impl Outcome {
-    fn skipped(name: &str) -> Self {
-        Self { name: name.into(), skipped: true, error: None, binds: None, table: Vec::new() }
+    fn skipped(name: &str, residency: bool) -> Self {
+        Self {
+            name: name.into(),
+            skipped: true,
+            error: None,
+            binds: None,
+            table: Vec::new(),
+            image: Vec::new(),
+            residency,
+        }
     }
 }
 
 fn run(filter: &str) -> Result<()> {
     let gpu = Gpu::new()?;
+    let residency = gpu.features.sparse_residency_image2_d == vk::TRUE;
     for step in steps::all().filter(|step| step.name.contains(filter)) {
         if !step.needs.are_met(&gpu) {
-            println!("{}", serde_json::to_string(&Outcome::skipped(step.name))?);
+            println!("{}", serde_json::to_string(&Outcome::skipped(step.name, residency))?);
             continue;
         }
         gpu.node.mark(step.name);
+        // The driver unmaps in its own time what was destroyed; what a step has lost stays.
+        let empty = |table: &Vec<Mapping>| table.iter().all(|mapping| mapping.object.is_some());
+        let settled = soon(|| Ok(Some(gpu.node.page_table()?).filter(empty)))?;
+        let before = settled.map_or_else(|| gpu.node.page_table(), Ok)?;
         let resources = (step.prepare)(&gpu).with_context(|| step.name)?;
+        if resources.is_empty() {
+            println!("{}", serde_json::to_string(&Outcome::skipped(step.name, residency))?);
+            continue;
+        }
+        let image = match &resources.layers {
+            Some(layers) => soon(|| Ok(layers.addresses(&before, &gpu.node.page_table()?)))?
+                .map(|addresses| (layers, addresses)),
+            None => None,
+        };
         gpu.node.mark("prepared");
         let before = gpu.node.binds();
         let result = (step.run)(&gpu, &resources);
@@ -81,6 +111,7 @@ fn run(filter: &str) -> Result<()> {
         // What was not waited for is part of the outcome too.
         // SAFETY: the device is alive.
         let result = result.and(unsafe { gpu.device.device_wait_idle() }.map_err(Into::into));
+        let table = gpu.node.page_table()?;
         let outcome = Outcome {
             name: step.name.into(),
             skipped: false,
@@ -89,12 +120,25 @@ fn run(filter: &str) -> Result<()> {
                 ioctls: after.ioctls - before.ioctls,
                 ops: after.ops - before.ops,
             }),
-            table: gpu.node.page_table()?,
+            image: image.map(|(layers, at)| layers.pieces(&table, at)).unwrap_or_default(),
+            table,
+            residency,
         };
         println!("{}", serde_json::to_string(&outcome)?);
         resources.destroy(&gpu);
     }
     Ok(())
+}
+
+/// What comes about within a second or so.
+fn soon<R>(look: impl Fn() -> Result<Option<R>>) -> Result<Option<R>> {
+    for _ in 0..1000 {
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(None)
 }
 
 /// Runs all steps in a process of their own.
@@ -112,7 +156,7 @@ fn read(lines: &str) -> Result<Vec<Outcome>> {
 }
 
 /// What is wrong with a step.
-fn judge(alone: &Outcome, layered: &Outcome, fewest: steps::Fewest) -> Option<String> {
+fn judge(alone: &Outcome, layered: &Outcome, fewest: steps::Fewest, extra: bool) -> Option<String> {
     if let Some(error) = &alone.error {
         return Some(format!("the driver alone fails: {error}"));
     }
@@ -120,10 +164,23 @@ fn judge(alone: &Outcome, layered: &Outcome, fewest: steps::Fewest) -> Option<St
         return Some(error.clone());
     }
     // Only the layer can: there is nothing to compare with, but the layer has compared its picture with the page table.
-    if alone.skipped || layered.skipped {
+    if alone.skipped {
         return None;
     }
-    if alone.table != layered.table {
+    // What the driver does not offer it shows all the same; the layer need not be able to do all of it.
+    let offered = alone.residency || !layered.residency;
+    if layered.skipped {
+        return (offered || extra).then(|| "the layer cannot".into());
+    }
+    if !offered && alone.image.is_empty() != layered.image.is_empty() {
+        return Some("the image's addresses were not found".into());
+    }
+    if !offered && alone.image != layered.image {
+        let pair = alone.image.iter().zip(&layered.image).find(|(a, b)| a != b);
+        let counts = (alone.image.len(), layered.image.len());
+        return Some(format!("the images differ, first in {pair:x?} of {counts:?} pieces"));
+    }
+    if (offered || alone.image.is_empty()) && alone.table != layered.table {
         let pair = alone.table.iter().zip(&layered.table).find(|(a, b)| a != b);
         let counts = (alone.table.len(), layered.table.len());
         return Some(format!("the page tables differ, first in {pair:x?} of {counts:?} mappings"));
@@ -160,13 +217,14 @@ fn report(alone: &[Outcome], layered: &[Outcome]) -> Result<()> {
     let mut wrong = 0;
     println!("{:44} {:>14} {:>14}", "step (VM_BIND: ioctls, operations)", "driver", "layer");
     for (alone, layered) in alone.iter().zip(layered) {
-        let fewest = steps::all().find(|step| step.name == alone.name).and_then(|step| step.fewest);
+        let step = steps::all().find(|step| step.name == alone.name);
+        let (fewest, extra) = step.map_or((None, false), |step| (step.fewest, step.extra));
         let count = |outcome: &Outcome| match outcome {
             Outcome { skipped: true, .. } => "cannot".into(),
             Outcome { binds: None, .. } => "".into(),
             Outcome { binds: Some(binds), .. } => format!("{} {:>6}", binds.ioctls, binds.ops),
         };
-        let judged = judge(alone, layered, fewest);
+        let judged = judge(alone, layered, fewest, extra);
         wrong += usize::from(judged.is_some());
         let judged = judged.unwrap_or_default();
         println!("{:44} {:>14} {:>14}  {judged}", alone.name, count(alone), count(layered));

@@ -267,8 +267,8 @@ impl Drop for OwnQueue {
     }
 }
 
-/// A bind queue of somebody else on the same open file, such as the one on which a driver maps and unmaps by itself. Nothing is bound
-/// on it here: what is sent to it only waits and signals, and so tells when its jobs are over, or keeps later ones back.
+/// A bind queue of somebody else on the same open file, such as the one on which a driver maps and unmaps by itself. What is sent to it
+/// comes in the order of its jobs: what waits and signals tells when they are over, or keeps later ones back.
 pub struct BorrowedQueue(Queue);
 
 impl BorrowedQueue {
@@ -286,6 +286,14 @@ impl BorrowedQueue {
             }
         }
         Err(Errno::NOENT)
+    }
+
+    /// Binds behind everything that the queue has got so far; no more than fits into one call.
+    pub fn bind(&self, ops: &[BindOp]) -> Result<(), Errno> {
+        if ops.len() > MAX_OPS {
+            return Err(Errno::TOOBIG);
+        }
+        self.0.bind_async(ops, &[], &[])
     }
 
     /// Signals when everything is over that the queue has got so far.

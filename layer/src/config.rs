@@ -38,6 +38,8 @@ pub struct Config {
     pub faults: Faults,
     /// The negative control: binds reach the page table but not the CPU's address space (`TESSERA_FAULT=map-nothing`).
     pub map_nothing: bool,
+    /// Offer residency that a driver can be brought to and does not offer (`TESSERA_EXTRA`).
+    pub extra: bool,
     /// Compare mirror and page table after every bind (`TESSERA_VERIFY`).
     pub verify: bool,
     /// How many queues the family has that the layer adds to devices whose binding it owns (`TESSERA_SPARSE_QUEUES`); 0: no family.
@@ -94,6 +96,17 @@ impl Config {
                 });
             }
         };
+        let extra = match text("TESSERA_EXTRA").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                return Err(ConfigError::Value {
+                    variable: "TESSERA_EXTRA",
+                    value: other.into(),
+                    allowed: "on, off",
+                });
+            }
+        };
         let verify = match text("TESSERA_VERIFY").as_deref() {
             None | Some("0") => false,
             Some("1") => true,
@@ -116,7 +129,7 @@ impl Config {
         let sparse_queues = number("TESSERA_SPARSE_QUEUES", MAX_SPARSE_QUEUES, "0 to 16")?.unwrap_or(0);
         let vm_log = number("TESSERA_VM_LOG", MAX_VM_LOG, "0 to 20")?;
         let stats = text("TESSERA_STATS").map(PathBuf::from);
-        Ok(Self { kernel, unbound, faults, map_nothing, verify, sparse_queues, vm_log, stats })
+        Ok(Self { kernel, unbound, faults, map_nothing, extra, verify, sparse_queues, vm_log, stats })
     }
 }
 
@@ -147,6 +160,7 @@ mod tests {
         let config = with(&[]).unwrap();
         assert_eq!(config.kernel, Kernel::Auto);
         assert!(!config.map_nothing && !config.verify && config.stats.is_none());
+        assert!(config.extra && !with(&[("TESSERA_EXTRA", "off")]).unwrap().extra);
     }
 
     #[test]
@@ -155,6 +169,7 @@ mod tests {
             ("TESSERA_KERNEL", "panthr"),
             ("TESSERA_UNBOUND", "one"),
             ("TESSERA_VERIFY", "yes"),
+            ("TESSERA_EXTRA", "0"),
             ("TESSERA_FAULT", "op:0"),
             ("TESSERA_FAULT", "op"),
             ("TESSERA_FAULT", "job:1"),

@@ -176,12 +176,16 @@ impl<'a> Decoder<'a> {
                 if left == 0 {
                     break;
                 }
-                if offset >= place.len {
-                    offset -= place.len;
+                let span = place.len + image.padding;
+                if offset >= span {
+                    offset -= span;
                     continue;
                 }
-                let len = left.min(place.len - offset);
-                wants.push(Want { range: VaRange { start: place.start + offset, len }, kind });
+                let bound = left.min(place.len.saturating_sub(offset));
+                if bound > 0 {
+                    wants.push(Want { range: VaRange { start: place.start + offset, len: bound }, kind });
+                }
+                let len = left.min(span - offset);
                 advance(&mut kind, len);
                 left -= len;
                 offset = 0;
@@ -364,6 +368,7 @@ mod tests {
             size: BLOCK,
             alignment: BLOCK,
             opaque: vec![VaRange { start: 0, len: BLOCK }],
+            padding: 0,
             regions: vec![region(FAR, 0x100_0000, false), region(0, 0x200_0000, true)],
             planes: Vec::new(),
             unbound: OpKind::Null,

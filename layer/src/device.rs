@@ -10,7 +10,7 @@ use crate::handles::Table;
 use crate::icd::direct::{self, Opening};
 use crate::icd::forward::Forward;
 use crate::icd::lavapipe::{self, Lavapipe};
-use crate::icd::{Additions, Icd, Way};
+use crate::icd::{Additions, Icd, Way, turnip};
 use crate::image::Image;
 use crate::instance::{self, Failure, Instance, guard};
 use crate::loader::{self, DispatchKey, SetDeviceLoaderData};
@@ -118,11 +118,17 @@ impl Sparse {
                 let (icd, address_space) = Forward::start(instance, physical, created.queues)?;
                 (Box::new(icd), address_space)
             }
-            Way::Turnip | Way::Panvk => {
+            Way::Turnip { .. } | Way::Panvk => {
                 let started =
                     created.opening.as_ref().map(|opening| opening.start(instance, physical, next, load));
                 match started {
                     Some(Ok((icd, address_space))) => (Box::new(icd), address_space),
+                    Some(Err(error))
+                        if way == (Way::Turnip { extra: true })
+                            && created.features.sparse_residency_image2_d == vk::TRUE =>
+                    {
+                        return Err(SetupError::Extra(error));
+                    }
                     // The driver can do it.
                     Some(Err(error)) => {
                         tracing::info!("vkCreateDevice: tessera plans, the driver executes: {error}");
@@ -189,6 +195,8 @@ pub enum SetupError {
     QueueCount(Family),
     #[error("the loader has no callback for the objects of layers")]
     NoLoaderData,
+    #[error("sparseResidencyImage2D cannot be had: {0} (TESSERA_EXTRA=off does not offer it)")]
+    Extra(direct::StartError),
     #[error("the added queues: {0}")]
     Queues(vk::Result),
 }
@@ -210,6 +218,7 @@ fn add_queues(
 struct Enabled<'a> {
     info: vk::DeviceCreateInfo<'a>,
     _extensions: Vec<*const c_char>,
+    _features: Option<Box<vk::PhysicalDeviceFeatures>>,
     _chain: ChainCopy,
     queues: Option<DeviceQueues<'a>>,
 }
@@ -225,6 +234,14 @@ impl<'a> Enabled<'a> {
         // SAFETY: the caller's promise.
         let mut chain = unsafe { ChainCopy::new_until(info.p_next, additions.edited) };
         (additions.edit)(&mut chain);
+        // SAFETY: as above.
+        let mut features = unsafe { info.p_enabled_features.as_ref() }.copied().map(Box::new);
+        if let Some(hide) = additions.hide {
+            features.iter_mut().for_each(|features| hide(features));
+            if let Some(chained) = chain.get_mut::<vk::PhysicalDeviceFeatures2<'_>>() {
+                hide(&mut chained.features);
+            }
+        }
         // SAFETY: the caller's promise.
         let mut extensions: Vec<*const c_char> =
             unsafe { slice(info.pp_enabled_extension_names, info.enabled_extension_count) }.to_vec();
@@ -236,6 +253,7 @@ impl<'a> Enabled<'a> {
         }
         let mut enabled = *info;
         enabled.p_next = chain.as_ptr();
+        enabled.p_enabled_features = features.as_deref().map_or(core::ptr::null(), core::ptr::from_ref);
         enabled.enabled_extension_count = extensions.len() as u32;
         enabled.pp_enabled_extension_names = extensions.as_ptr();
         if let Some(queues) = &queues {
@@ -243,7 +261,7 @@ impl<'a> Enabled<'a> {
             enabled.queue_create_info_count = infos.len() as u32;
             enabled.p_queue_create_infos = infos.as_ptr();
         }
-        Self { info: enabled, _extensions: extensions, _chain: chain, queues }
+        Self { info: enabled, _extensions: extensions, _features: features, _chain: chain, queues }
     }
 }
 
@@ -297,7 +315,8 @@ pub(crate) unsafe extern "system" fn create_device(
         let additions = match way {
             Way::Aside | Way::Forward => None,
             Way::Lavapipe => Some(&lavapipe::ADDITIONS),
-            Way::Turnip | Way::Panvk => Some(&direct::ADDITIONS),
+            Way::Turnip { extra: true } => Some(&turnip::extra::ADDITIONS),
+            Way::Turnip { extra: false } | Way::Panvk => Some(&direct::ADDITIONS),
         };
         // SAFETY: as above.
         let set_loader_data = unsafe { loader::device_loader_data(info) };
@@ -337,6 +356,7 @@ pub(crate) unsafe extern "system" fn create_device(
                 unsafe { functions.destroy_device(allocator.as_ref()) };
                 return match error {
                     SetupError::Kernel(kmd::Errno::NOMEM) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+                    SetupError::Extra(_) => vk::Result::ERROR_FEATURE_NOT_PRESENT,
                     _ => vk::Result::ERROR_INITIALIZATION_FAILED,
                 };
             }

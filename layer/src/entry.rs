@@ -17,8 +17,7 @@ pub(crate) use crate::added::labels::{
     set_private_data,
 };
 pub(crate) use crate::added::sharing::{
-    create_shared_swapchains_khr, create_swapchain_khr, get_device_image_memory_requirements,
-    get_device_image_subresource_layout_khr,
+    create_shared_swapchains_khr, create_swapchain_khr, get_device_image_subresource_layout_khr,
 };
 pub(crate) use crate::added::submit::{
     device_wait_idle, get_fence_status, queue_present_khr, queue_submit, queue_submit2, queue_wait_idle,
@@ -30,8 +29,10 @@ pub(crate) use crate::buffer::{
 };
 pub(crate) use crate::device::{create_device, destroy_device};
 pub(crate) use crate::image::{
-    create_image, destroy_image, get_device_image_sparse_memory_requirements,
-    get_image_sparse_memory_requirements, get_image_sparse_memory_requirements2,
+    create_image, destroy_image, get_device_image_memory_requirements,
+    get_device_image_sparse_memory_requirements, get_image_memory_requirements,
+    get_image_memory_requirements2, get_image_sparse_memory_requirements,
+    get_image_sparse_memory_requirements2,
 };
 pub(crate) use crate::instance::{create_instance, destroy_instance};
 pub(crate) use crate::memory::{
@@ -43,9 +44,10 @@ pub(crate) use crate::payload::{
 };
 pub(crate) use crate::queue::queue_bind_sparse;
 pub(crate) use crate::report::{
-    get_physical_device_image_format_properties, get_physical_device_image_format_properties2,
-    get_physical_device_properties, get_physical_device_properties2,
-    get_physical_device_sparse_image_format_properties, get_physical_device_sparse_image_format_properties2,
+    get_physical_device_features, get_physical_device_features2, get_physical_device_image_format_properties,
+    get_physical_device_image_format_properties2, get_physical_device_properties,
+    get_physical_device_properties2, get_physical_device_sparse_image_format_properties,
+    get_physical_device_sparse_image_format_properties2,
 };
 pub(crate) use crate::semaphore::{create_semaphore, destroy_semaphore};
 pub(crate) use crate::shader::{

@@ -4,7 +4,8 @@
 use crate::added::sharing;
 use crate::address_space::BoId;
 use crate::arrays::write_array;
-use crate::device::on_device;
+use crate::device::{Sparse, on_device};
+use crate::icd::ImageRequirements;
 use crate::layout::PlaneLayout;
 use crate::resource::{self, CreateError};
 use ash::vk;
@@ -25,6 +26,8 @@ pub struct Image {
     pub alignment: u64,
     /// Where those bytes are: ranges one after another.
     pub opaque: Vec<VaRange>,
+    /// Bytes behind each of them that binds may name, and that are no memory of the image.
+    pub padding: u64,
     /// What opaque binds reach by other offsets, or not without a flag.
     pub regions: Vec<Region>,
     pub planes: Vec<ImagePlane>,
@@ -34,8 +37,8 @@ pub struct Image {
     pub residency: bool,
     /// What is where no memory is bound.
     pub unbound: OpKind<BoId>,
-    /// What the queries for sparse memory requirements answer, where that is not for the driver to say.
-    pub requirements: Option<Vec<vk::SparseImageMemoryRequirements>>,
+    /// What the queries for memory requirements answer, where that is not for the driver to say.
+    pub requirements: Option<ImageRequirements>,
 }
 
 /// A part of an image that is bound opaquely, apart from [`Image::size`].
@@ -140,6 +143,71 @@ pub(crate) unsafe extern "system" fn destroy_image(
     });
 }
 
+pub(crate) unsafe extern "system" fn get_image_memory_requirements(
+    device: vk::Device,
+    image: vk::Image,
+    out: *mut vk::MemoryRequirements,
+) {
+    on_device(device, "vkGetImageMemoryRequirements", |d, sparse| {
+        // SAFETY: the application's valid arguments, handed on; then `out` is written.
+        unsafe {
+            (d.next.fp_v1_0().get_image_memory_requirements)(device, image, out);
+            if let Some(requirements) = own_memory_requirements(sparse, image) {
+                *out = requirements;
+            }
+        }
+    });
+}
+
+pub(crate) unsafe extern "system" fn get_image_memory_requirements2(
+    device: vk::Device,
+    info: *const vk::ImageMemoryRequirementsInfo2<'_>,
+    out: *mut vk::MemoryRequirements2<'_>,
+) {
+    on_device(device, "vkGetImageMemoryRequirements2", |d, sparse| {
+        // SAFETY: the application's valid arguments, handed on; then `out` is written.
+        unsafe {
+            (d.next.fp_v1_1().get_image_memory_requirements2)(device, info, out);
+            if let Some(requirements) = own_memory_requirements(sparse, (*info).image) {
+                (*out).memory_requirements = requirements;
+            }
+        }
+    });
+}
+
+/// What an image needs, where that is not for the driver to say.
+fn own_memory_requirements(sparse: Option<&Sparse>, image: vk::Image) -> Option<vk::MemoryRequirements> {
+    sparse?.images.get(image)?.requirements.as_ref()?.memory
+}
+
+pub(crate) unsafe extern "system" fn get_device_image_memory_requirements(
+    device: vk::Device,
+    info: *const vk::DeviceImageMemoryRequirements<'_>,
+    out: *mut vk::MemoryRequirements2<'_>,
+) {
+    on_device(device, "vkGetDeviceImageMemoryRequirements", |d, sparse| {
+        // SAFETY: the application's valid arguments.
+        let (mut query, mut create_info) = unsafe { (*info, *(*info).p_create_info) };
+        let own = sparse
+            .filter(|_| create_info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY))
+            // SAFETY: as above.
+            .and_then(|sparse| unsafe { sparse.icd.image_requirements(d, &create_info) }?.memory);
+        if own.is_some() {
+            // The driver still answers for what extends the answer.
+            create_info.flags &= !vk::ImageCreateFlags::SPARSE_RESIDENCY;
+        }
+        // SAFETY: as above, handed on; then `out` is written.
+        unsafe {
+            let translated = sharing::for_driver(d, &create_info);
+            query.p_create_info = translated.as_ref().map_or(&create_info, |translated| translated.info());
+            (d.next.fp_v1_3().get_device_image_memory_requirements)(device, &raw const query, out);
+            if let Some(requirements) = own {
+                (*out).memory_requirements = requirements;
+            }
+        }
+    });
+}
+
 pub(crate) unsafe extern "system" fn get_image_sparse_memory_requirements(
     device: vk::Device,
     image: vk::Image,
@@ -148,9 +216,9 @@ pub(crate) unsafe extern "system" fn get_image_sparse_memory_requirements(
 ) {
     on_device(device, "vkGetImageSparseMemoryRequirements", |d, sparse| {
         let record = sparse.and_then(|sparse| sparse.images.get(image));
-        match record.as_ref().and_then(|record| record.requirements.as_deref()) {
+        match record.as_ref().and_then(|record| record.requirements.as_ref()) {
             // SAFETY: the application's count and array, as the specification describes them.
-            Some(requirements) => unsafe {
+            Some(ImageRequirements { sparse: requirements, .. }) => unsafe {
                 write_array(requirements, count, out, |slot, value| *slot = value);
             },
             // SAFETY: the application's valid arguments, handed on.
@@ -171,9 +239,9 @@ pub(crate) unsafe extern "system" fn get_image_sparse_memory_requirements2(
         // SAFETY: the application's valid arguments.
         let image = unsafe { (*info).image };
         let record = sparse.and_then(|sparse| sparse.images.get(image));
-        match record.as_ref().and_then(|record| record.requirements.as_deref()) {
+        match record.as_ref().and_then(|record| record.requirements.as_ref()) {
             // SAFETY: the application's count and array, as the specification describes them.
-            Some(requirements) => unsafe {
+            Some(ImageRequirements { sparse: requirements, .. }) => unsafe {
                 write_array(requirements, count, out, |slot, value| slot.memory_requirements = value);
             },
             // SAFETY: the application's valid arguments, handed on.
@@ -195,8 +263,9 @@ pub(crate) unsafe extern "system" fn get_device_image_sparse_memory_requirements
         let create_info = unsafe { &*(*info).p_create_info };
         let own = sparse
             .filter(|_| create_info.flags.intersects(SPARSE))
-            .and_then(|sparse| sparse.icd.image_requirements(d, create_info));
-        let Some(requirements) = own else {
+            // SAFETY: as above.
+            .and_then(|sparse| unsafe { sparse.icd.image_requirements(d, create_info) });
+        let Some(ImageRequirements { sparse: requirements, .. }) = own else {
             let next = d.next.fp_v1_3().get_device_image_sparse_memory_requirements;
             // SAFETY: as above, handed on.
             return unsafe {

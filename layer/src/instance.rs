@@ -109,17 +109,23 @@ impl Instance {
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
         // SAFETY: a physical device of this instance.
         unsafe { self.next.get_physical_device_properties2(device, &mut properties) };
-        let name = properties.properties.device_name_as_c_str().unwrap_or_default().to_owned();
-        if properties.properties.api_version < vk::API_VERSION_1_3 {
+        let properties = properties.properties;
+        let name = properties.device_name_as_c_str().unwrap_or_default().to_owned();
+        if properties.api_version < vk::API_VERSION_1_3 {
             tracing::info!("{name:?}: left alone, it has no Vulkan 1.3");
             return Way::Aside;
         }
         let kernel = self.config.kernel;
         match (driver.driver_id, kernel) {
             (vk::DriverId::MESA_TURNIP, Kernel::Auto | Kernel::Msm) => {
+                let extra = self.has_extra(device, &properties);
+                if extra {
+                    tracing::info!("{name:?}: residency of 2D images is tessera's too (TESSERA_EXTRA)");
+                }
+                let way = Way::Turnip { extra };
                 // It opts in to VM_BIND when it opens the node, before anybody else can, or never.
                 let needs = "Mesa 25.2, Linux 6.17 and a GPU with page tables for each process";
-                return self.if_sparse(device, &name, Way::Turnip, "executed by the kernel's msm", needs);
+                return self.if_sparse(device, &name, way, "executed by the kernel's msm", needs);
             }
             (vk::DriverId::MESA_PANVK, Kernel::Auto | Kernel::Panthor) => {
                 let needs = "a Mesa newer than 25.0 and a Mali of v10 or later";
@@ -148,6 +154,20 @@ impl Instance {
                 Way::Aside
             }
         }
+    }
+
+    /// Whether a device of Turnip's gets residency of 2D images from the layer: the driver has everything else that it takes, and says
+    /// where its objects are.
+    fn has_extra(&self, device: vk::PhysicalDevice, properties: &vk::PhysicalDeviceProperties) -> bool {
+        // SAFETY: a physical device of this instance.
+        let features = unsafe { self.next.get_physical_device_features(device) };
+        self.config.extra
+            && features.sparse_binding == vk::TRUE
+            // Which it has where the kernel has null mappings.
+            && features.sparse_residency_buffer == vk::TRUE
+            && features.sparse_residency_image2_d == vk::FALSE
+            && properties.sparse_properties.residency_standard2_d_block_shape == vk::TRUE
+            && self.reports_addresses()
     }
 
     /// The way of a device whose driver has sparse binding; without, there is none: whoever comes after the driver comes too late.

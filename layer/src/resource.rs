@@ -28,6 +28,8 @@ pub enum CreateError {
     Learn(#[from] LearnError),
     #[error(transparent)]
     Window(#[from] WindowError),
+    #[error("the kernel does not map what is unbound of it: {0}")]
+    Kernel(kmd::Errno),
     #[error(transparent)]
     Bind(BindError),
 }
@@ -39,7 +41,9 @@ impl CreateError {
             Self::Rule(_) => vk::Result::ERROR_VALIDATION_FAILED_EXT,
             Self::Format(_) => vk::Result::ERROR_FORMAT_NOT_SUPPORTED,
             Self::Driver { result, .. } => *result,
-            Self::AddressSpace(_) | Self::Bind(_) | Self::Window(_) => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+            Self::AddressSpace(_) | Self::Bind(_) | Self::Window(_) | Self::Kernel(_) => {
+                vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
+            }
             Self::NoAddress | Self::Place { .. } | Self::Learn(_) => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }

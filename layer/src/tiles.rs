@@ -1,4 +1,4 @@
-//! How Adreno lays tiled images out that are not compressed (UBWC): the modifier `DRM_FORMAT_MOD_QCOM_TILED3` of drm-fourcc.
+//! How Adreno lays tiled images out that are not compressed (UBWC).
 //!
 //! A level is rows of macrotiles of 4 KiB, as wide and as high as four tiles of 256 bytes. Macrotiles of a row follow each other; but so
 //! that those above each other do not meet in the same bank of memory, some low bits of a row's number are XORed into the address of
@@ -45,6 +45,14 @@ impl Tile {
             _ => return None,
         };
         Some(Self { width, height, texel_bytes: plane.texel_bytes })
+    }
+
+    /// A box of texel blocks that is a row of whole macrotiles, however rows are aligned, and one line of another; and the bytes of those
+    /// two rows. Laid out linearly it is less.
+    pub fn probe(&self) -> ([u32; 2], u64) {
+        const ACROSS: u32 = 4;
+        let size = [self.width * 4 * ACROSS, self.height * 4 + 1];
+        (size, u64::from(ACROSS) * 2 * MACROTILE)
     }
 
     /// Macrotiles across and down of a box of texel blocks; `None` if it is not whole macrotiles.

@@ -120,7 +120,8 @@ fn freed(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest };
+    let step =
+        |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest, extra: false };
     vec![
         step("1024 blocks in order", residency, contiguous, Some(1)),
         step("one bind of all", residency, whole, Some(1)),

@@ -110,6 +110,7 @@ fn bind_thousands(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, prepare, run| Step { name, needs: Needs::Nothing, prepare, run, fewest: None };
+    let step =
+        |name, prepare, run| Step { name, needs: Needs::Nothing, prepare, run, fewest: None, extra: false };
     vec![step("eight threads", a_buffer_each, threads), step("2048 resources", thousands, bind_thousands)]
 }

@@ -2,14 +2,17 @@
 
 use super::{Needs, Resources, Step, shuffled};
 use crate::gpu::{BLOCK, Gpu};
-use anyhow::Result;
+use crate::image::Layers;
+use anyhow::{Result, ensure};
 use ash::vk;
 
 fn made(gpu: &Gpu, format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> Result<Resources> {
-    if gpu.features.sparse_residency_image2_d == vk::FALSE {
+    if !gpu.has_residency(format) {
         return Ok(Resources::default());
     }
-    Ok(Resources { images: vec![gpu.image(format, size, levels, layers)?], ..Default::default() })
+    let image = gpu.image(format, size, levels, layers)?;
+    let layers = Layers::of(gpu, image, levels, layers);
+    Ok(Resources { images: vec![image], layers: Some(layers), ..Default::default() })
 }
 
 /// What the driver says of the blocks of an image.
@@ -103,9 +106,59 @@ fn unbound(gpu: &Gpu, on: &Resources) -> Result<()> {
     gpu.bind_blocks(image, &[bind.memory(vk::DeviceMemory::null())])
 }
 
+/// All queries say the same of an image.
+fn same_needs(
+    gpu: &Gpu,
+    image: vk::Image,
+    format: vk::Format,
+    size: [u32; 2],
+    levels: u32,
+    layers: u32,
+) -> Result<()> {
+    let (memory, sparse) = gpu.needs(format, size, levels, layers);
+    // SAFETY: a sparse image.
+    let told = unsafe { gpu.device.get_image_memory_requirements(image) };
+    ensure!(format!("{memory:?}") == format!("{told:?}"), "{memory:?}, and of the image {told:?}");
+    let told = needs(gpu, image);
+    ensure!(format!("{sparse:?}") == format!("{told:?}"), "{sparse:?}, and of the image {told:?}");
+    Ok(())
+}
+
+/// A format that is offered can be had, and one that is not has no block shape.
+fn formats(gpu: &Gpu, _: &Resources) -> Result<()> {
+    let offered = gpu.features.sparse_residency_image2_d == vk::TRUE;
+    for format in (1..=vk::Format::ASTC_12X12_SRGB_BLOCK.as_raw()).map(vk::Format::from_raw) {
+        let has = gpu.has_residency(format);
+        let shapes = gpu.sparse_properties(format).len();
+        ensure!(!offered || has == (shapes > 0), "{format:?}: {shapes} block shapes, residency: {has}");
+        if has {
+            let image = gpu.image(format, ODD, 5, 3)?;
+            // SAFETY: nothing uses it.
+            unsafe { gpu.device.destroy_image(image, None) };
+        }
+    }
+    Ok(())
+}
+
+/// Images come and go at the same addresses.
+fn come_and_go(gpu: &Gpu, _: &Resources) -> Result<()> {
+    for round in 0..20 {
+        let image = gpu.image(vk::Format::R8G8B8A8_UNORM, ODD, 5, 3)?;
+        let extent = vk::Extent3D { width: 128, height: 128, depth: 1 };
+        let bind = block(gpu, vk::ImageAspectFlags::COLOR, round % 3, round % 2).extent(extent);
+        gpu.bind_blocks(image, &[bind])?;
+        // SAFETY: the bind is over.
+        unsafe { gpu.device.destroy_image(image, None) };
+    }
+    Ok(())
+}
+
 /// A step for a format: an odd size with several levels and layers, every block and the tails.
 macro_rules! format {
     ($format:ident) => {
+        format!($format, true)
+    };
+    ($format:ident, $extra:literal) => {
         Step {
             name: concat!("every block of ", stringify!($format)),
             needs: Needs::Nothing,
@@ -113,15 +166,18 @@ macro_rules! format {
             run: |gpu, on| {
                 let Some(&image) = on.images.first() else { return Ok(()) };
                 every_block(gpu, image, ODD, 5, 3)?;
-                tails(gpu, image, 5, 3)
+                tails(gpu, image, 5, 3)?;
+                same_needs(gpu, image, vk::Format::$format, ODD, 5, 3)
             },
             fewest: None,
+            extra: $extra,
         }
     };
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest };
+    let step =
+        |name, prepare, run, fewest| Step { name, needs: Needs::Nothing, prepare, run, fewest, extra: true };
     vec![
         step("one block of an image", large, one_block, Some(8)),
         step("16x16 blocks", large, square, Some(2048)),
@@ -137,11 +193,28 @@ pub fn steps() -> Vec<Step> {
                 tails(gpu, image, 13, 1)
             },
             fewest: None,
+            extra: true,
+        },
+        Step {
+            name: "what is said of formats",
+            needs: Needs::Nothing,
+            prepare: large,
+            run: formats,
+            fewest: None,
+            extra: true,
+        },
+        Step {
+            name: "images created, bound, destroyed",
+            needs: Needs::Nothing,
+            prepare: large,
+            run: come_and_go,
+            fewest: None,
+            extra: true,
         },
         format!(R8_UNORM),
-        format!(R8G8_UNORM),
+        format!(R8G8_UNORM, false),
         format!(R16_UNORM),
-        format!(R5G6B5_UNORM_PACK16),
+        format!(R5G6B5_UNORM_PACK16, false),
         format!(R16G16_SFLOAT),
         format!(R32_SFLOAT),
         format!(A2B10G10R10_UNORM_PACK32),
@@ -155,11 +228,11 @@ pub fn steps() -> Vec<Step> {
         format!(BC7_UNORM_BLOCK),
         format!(ETC2_R8G8B8_UNORM_BLOCK),
         format!(ASTC_6X5_UNORM_BLOCK),
-        format!(D16_UNORM),
-        format!(D32_SFLOAT),
-        format!(D24_UNORM_S8_UINT),
-        format!(S8_UINT),
+        format!(D16_UNORM, false),
+        format!(D32_SFLOAT, false),
+        format!(D24_UNORM_S8_UINT, false),
+        format!(S8_UINT, false),
         // Depth and stencil are stored apart.
-        format!(D32_SFLOAT_S8_UINT),
+        format!(D32_SFLOAT_S8_UINT, false),
     ]
 }

@@ -202,7 +202,7 @@ fn no_memory(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, needs, prepare, run| Step { name, needs, prepare, run, fewest: None };
+    let step = |name, needs, prepare, run| Step { name, needs, prepare, run, fewest: None, extra: false };
     vec![
         step("no memory for an ioctl", Needs::Faults, one_buffer, no_memory),
         step("lost: a job of binds fails", Needs::Faults, one_buffer, failed_job),

@@ -7,6 +7,7 @@ mod lost;
 mod sync;
 
 use crate::gpu::Gpu;
+use crate::image::Layers;
 use anyhow::Result;
 use ash::vk;
 use client::Emulator;
@@ -53,6 +54,8 @@ pub struct Step {
     pub prepare: fn(&Gpu) -> Result<Resources>,
     pub run: fn(&Gpu, &Resources) -> Result<()>,
     pub fewest: Fewest,
+    /// Whether the layer makes it possible where the driver does not say that it can do it.
+    pub extra: bool,
 }
 
 /// What a step works on; destroyed after it was looked at.
@@ -60,10 +63,16 @@ pub struct Step {
 pub struct Resources {
     pub buffers: Vec<vk::Buffer>,
     pub images: Vec<vk::Image>,
+    /// How the first image is laid out.
+    pub layers: Option<Layers>,
     pub semaphores: Vec<vk::Semaphore>,
 }
 
 impl Resources {
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty() && self.images.is_empty()
+    }
+
     pub fn destroy(self, gpu: &Gpu) {
         // SAFETY: the step is over, with everything that it submitted.
         unsafe {

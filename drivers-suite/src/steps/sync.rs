@@ -169,7 +169,8 @@ fn right_after_creation(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, needs, run| Step { name, needs, prepare: with_semaphores, run, fewest: None };
+    let step =
+        |name, needs, run| Step { name, needs, prepare: with_semaphores, run, fewest: None, extra: false };
     vec![
         step("wait before signal", Needs::TwoBindQueues, wait_before_signal),
         step("binary semaphores", Needs::Nothing, binary),

@@ -146,24 +146,6 @@ pub(crate) unsafe extern "system" fn create_shared_swapchains_khr(
     })
 }
 
-pub(crate) unsafe extern "system" fn get_device_image_memory_requirements(
-    device: vk::Device,
-    info: *const vk::DeviceImageMemoryRequirements<'_>,
-    out: *mut vk::MemoryRequirements2<'_>,
-) {
-    on_device(device, "vkGetDeviceImageMemoryRequirements", |d, _| {
-        // SAFETY: the application's valid arguments, handed on.
-        unsafe {
-            let mut query = *info;
-            let translated = for_driver(d, &*query.p_create_info);
-            if let Some(translated) = &translated {
-                query.p_create_info = translated.info();
-            }
-            (d.next.fp_v1_3().get_device_image_memory_requirements)(device, &raw const query, out);
-        }
-    });
-}
-
 pub(crate) unsafe extern "system" fn get_device_image_subresource_layout_khr(
     device: vk::Device,
     info: *const vk::DeviceImageSubresourceInfoKHR<'_>,

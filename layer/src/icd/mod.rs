@@ -4,7 +4,7 @@ pub mod direct;
 pub mod forward;
 pub mod lavapipe;
 mod panvk;
-mod turnip;
+pub mod turnip;
 
 use crate::buffer::Buffer;
 use crate::carrier::Backing;
@@ -29,7 +29,10 @@ pub enum Way {
     /// The driver, which is given the plan.
     Forward,
     /// The kernel's msm, under Turnip.
-    Turnip,
+    Turnip {
+        /// With residency of 2D images, which the driver does not offer.
+        extra: bool,
+    },
     /// The kernel's panthor, under PanVK.
     Panvk,
 }
@@ -42,6 +45,15 @@ pub struct Additions {
     pub edited: &'static [vk::StructureType],
     /// Turns features on, in a copy of the chain.
     pub edit: fn(&mut ChainCopy),
+    /// Takes core features back that the layer has and the driver does not, wherever they are.
+    pub hide: Option<fn(&mut vk::PhysicalDeviceFeatures)>,
+}
+
+/// What images of a kind need, where that is not for the driver to say.
+pub struct ImageRequirements {
+    /// `None`: the driver's answer.
+    pub memory: Option<vk::MemoryRequirements>,
+    pub sparse: Vec<vk::SparseImageMemoryRequirements>,
 }
 
 /// Turns timeline semaphores on. A structure must not be chained twice: what the application has is edited in the copy, what it lacks is
@@ -101,12 +113,15 @@ pub trait Icd: Send + Sync {
     /// Takes the addresses of an image away, before the driver gives them back: they may belong to somebody else the next moment.
     fn release_image(&self, sparse: &Sparse, image: &Image);
 
-    /// The sparse memory requirements of an image with this create info, where they are not for the driver to say.
-    fn image_requirements(
+    /// What a sparse image with this create info needs, where that is not for the driver to say.
+    ///
+    /// # Safety
+    /// The create info is valid.
+    unsafe fn image_requirements(
         &self,
         _d: &Device,
         _info: &vk::ImageCreateInfo<'_>,
-    ) -> Option<Vec<vk::SparseImageMemoryRequirements>> {
+    ) -> Option<ImageRequirements> {
         None
     }
 

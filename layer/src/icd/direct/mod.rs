@@ -3,13 +3,15 @@
 //! They report where their sparse resources are ([`report`]), and what they export has their own handles on that file. Drivers differ
 //! in how the file and its VM are found, in what they bind by themselves, and in how they lay images out: [`Driver`].
 
+mod modifier;
 mod node;
 pub mod report;
 mod verify;
 
+pub use modifier::{Named, modifier};
 pub use node::{Descriptors, drm_nodes};
 
-use super::{Additions, Icd, Way, enable_timelines, panvk, turnip};
+use super::{Additions, Icd, ImageRequirements, Way, enable_timelines, panvk, turnip};
 use crate::address_space::{AddressSpace, BoId};
 use crate::buffer::Buffer;
 use crate::carrier::{AtOnce, Backing, Before};
@@ -24,6 +26,7 @@ use crate::queue::{BindQueue, kernel};
 use crate::resource::CreateError;
 use ash::vk;
 use core::ffi::{CStr, c_void};
+use drm_fourcc::DrmModifier;
 use gpuvm::{OpKind, VaRange};
 use kmd::bo::MmapOffset;
 use kmd::{BorrowedObject, Errno, RenderNode, Vm};
@@ -41,6 +44,7 @@ pub const ADDITIONS: Additions = Additions {
     ],
     // Semaphores that only the driver knows are bridged with timelines.
     edit: enable_timelines,
+    hide: None,
 };
 
 /// Pages of the GPU, which are also what drivers align sparse resources to.
@@ -63,12 +67,62 @@ pub enum StartError {
     Vm(#[from] gpuvm::VmError),
 }
 
-/// Where the blocks of a residency image are, and which aspects they hold.
-pub type Layout = (vk::ImageAspectFlags, PlaneLayout);
+/// How a residency image is laid out.
+pub struct Layout {
+    /// What the driver's layout is called.
+    pub modifier: DrmModifier,
+    /// The aspects that blocks hold.
+    pub aspects: vk::ImageAspectFlags,
+    pub blocks: PlaneLayout,
+    /// Where the layer makes the image what the driver does not.
+    pub made: Option<Made>,
+}
+
+/// What an image with residency needs that the driver makes without.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    pub memory: vk::MemoryRequirements,
+    pub sparse: vk::SparseImageMemoryRequirements,
+    /// Bytes of a layer.
+    pub layer: u64,
+    /// Bytes from one layer to the next in opaque binds.
+    pub span: u64,
+}
+
+impl Made {
+    fn requirements(&self) -> ImageRequirements {
+        ImageRequirements { memory: Some(self.memory), sparse: vec![self.sparse] }
+    }
+}
+
+/// The create info of an image that takes the place of the application's, with everything that it points to.
+pub struct StandIn<'a> {
+    pub info: vk::ImageCreateInfo<'a>,
+    /// The formats that it may be seen as.
+    pub _formats: Vec<vk::Format>,
+    pub _chain: crate::chain::ChainCopy,
+}
 
 /// What drivers differ in.
 pub trait Driver: Send + Sync {
+    /// What the driver is asked for in place of a residency image that it does not offer; `None` where it is asked for just that.
+    ///
+    /// # Safety
+    /// The create info is valid, and outlives the answer.
+    unsafe fn stand_in<'a>(
+        &self,
+        _info: &vk::ImageCreateInfo<'a>,
+    ) -> Result<Option<StandIn<'a>>, CreateError> {
+        Ok(None)
+    }
+
+    /// Leaves new addresses unbound that the driver leaves unmapped.
+    fn map_null(&self, _range: VaRange) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
     /// Where the blocks of a new residency image are, whose addresses are `size` bytes; `None` where what is known does not fit together.
+    /// `info` is what the driver was asked for.
     fn layout(
         &self,
         d: &Device,
@@ -116,7 +170,7 @@ pub struct Opening {
 }
 
 enum Seen {
-    Msm(Descriptors),
+    Msm { before: Descriptors, extra: bool },
     Panthor(panvk::Vms),
 }
 
@@ -125,7 +179,7 @@ impl Opening {
     pub fn new(way: Way) -> Option<Self> {
         let alone = ALONE.lock();
         let before = match way {
-            Way::Turnip => Seen::Msm(Descriptors::now()),
+            Way::Turnip { extra } => Seen::Msm { before: Descriptors::now(), extra },
             Way::Panvk => Seen::Panthor(panvk::Vms::now()),
             Way::Aside | Way::Lavapipe | Way::Forward => return None,
         };
@@ -145,7 +199,7 @@ impl Opening {
         }
         check_reports(device)?;
         let Opened { node, vm, vm_id, driver } = match &self.before {
-            Seen::Msm(before) => turnip::open(before)?,
+            Seen::Msm { before, extra } => turnip::open(before, *extra)?,
             Seen::Panthor(before) => panvk::open(before)?,
         };
         let config = instance.config;
@@ -194,40 +248,75 @@ impl Direct {
         }
     }
 
+    /// `info` is the application's, `asked` what the driver was asked for.
     fn place_image(
         &self,
         d: &Device,
         sparse: &Sparse,
-        handle: vk::Image,
-        range: Option<VaRange>,
+        (handle, range): (vk::Image, Option<VaRange>),
         info: &vk::ImageCreateInfo<'_>,
+        asked: &vk::ImageCreateInfo<'_>,
     ) -> Result<Image, CreateError> {
         let range = pages(range.ok_or(CreateError::NoAddress)?);
         let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
+        let stands_in = asked.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY) != residency;
         // SAFETY: a new image, here and below.
         let needs = unsafe { d.next.get_image_memory_requirements(handle) };
-        let layout = residency.then(|| self.driver.layout(d, handle, range.len, info)).flatten();
+        let layout = residency.then(|| self.driver.layout(d, handle, range.len, asked)).flatten();
         let as_is = residency && layout.is_none();
-        if as_is {
-            tracing::info!(
+        match &layout {
+            Some(Layout { modifier, made, .. }) => {
+                tracing::debug!(?handle, format = ?info.format, modifier = %Named(*modifier), ?made, "image");
+            }
+            None if stands_in => return Err(CreateError::Format(info.format)),
+            None if as_is => tracing::info!(
                 "{:?}: how the driver lays it out is not known; binds of its blocks are the driver's",
                 info.format
-            );
+            ),
+            None => {}
         }
-        let planes = layout.map(|(aspects, layout)| ImagePlane { aspects, range, layout: Some(layout) });
+        if stands_in {
+            self.driver.map_null(range).map_err(CreateError::Kernel)?;
+        }
         self.adopt(sparse, range, residency)?;
+        let made = layout.as_ref().and_then(|layout| layout.made);
+        let planes =
+            layout.map(|Layout { aspects, blocks, .. }| ImagePlane { aspects, range, layout: Some(blocks) });
+        let layers = made.map(|made| {
+            (0..u64::from(info.array_layers))
+                .map(|layer| VaRange { start: range.start + layer * made.layer, len: made.layer })
+                .collect()
+        });
         Ok(Image {
             // The driver asks for memory in larger units than it has addresses for: binds there bind nothing.
-            size: needs.size.max(range.len),
+            size: made.map_or(needs.size.max(range.len), |made| made.memory.size),
             alignment: PAGE,
-            opaque: vec![range],
+            opaque: layers.unwrap_or_else(|| vec![range]),
+            padding: made.map_or(0, |made| made.span - made.layer),
             regions: Vec::new(),
             planes: planes.into_iter().collect(),
             residency,
             unbound: self.unbound(residency),
             as_is,
-            requirements: None,
+            requirements: made.map(|made| made.requirements()),
         })
+    }
+
+    /// What an image with this create info needs that the driver does not offer.
+    ///
+    /// # Safety
+    /// The create info is valid.
+    unsafe fn made(&self, d: &Device, info: &vk::ImageCreateInfo<'_>) -> Option<Made> {
+        // SAFETY: the caller's promise.
+        let stand_in = unsafe { self.driver.stand_in(info) }.ok()??;
+        // SAFETY: as above, edited. Only an image says where its levels are.
+        let made = report::listen(|| unsafe { d.next.create_image(&stand_in.info, None) });
+        let (image, range) = made.ok()?;
+        let layout = range.and_then(|range| self.driver.layout(d, image, pages(range).len, &stand_in.info));
+        // SAFETY: made above.
+        unsafe { d.next.destroy_image(image, None) };
+        self.driver.note_own_bind();
+        layout?.made
     }
 }
 
@@ -293,17 +382,31 @@ impl Icd for Direct {
         info: &vk::ImageCreateInfo<'_>,
         allocator: Option<&vk::AllocationCallbacks<'_>>,
     ) -> Result<(vk::Image, Image), CreateError> {
-        // SAFETY: the application's valid arguments, handed on.
-        let (handle, range) = report::listen(|| unsafe { d.next.create_image(info, allocator) })
+        // SAFETY: the application's valid argument.
+        let stand_in = unsafe { self.driver.stand_in(info) }?;
+        let asked = stand_in.as_ref().map_or(info, |stand_in| &stand_in.info);
+        // SAFETY: the application's valid arguments, edited.
+        let (handle, range) = report::listen(|| unsafe { d.next.create_image(asked, allocator) })
             .map_err(|result| CreateError::Driver { call: "vkCreateImage", result })?;
-        match self.place_image(d, sparse, handle, range, info) {
+        match self.place_image(d, sparse, (handle, range), info, asked) {
             Ok(image) => Ok((handle, image)),
             Err(error) => {
                 // SAFETY: the image was made here and nobody knows it.
                 unsafe { d.next.destroy_image(handle, allocator) };
+                // What the driver unmapped then.
+                self.driver.note_own_bind();
                 Err(error)
             }
         }
+    }
+
+    unsafe fn image_requirements(
+        &self,
+        d: &Device,
+        info: &vk::ImageCreateInfo<'_>,
+    ) -> Option<ImageRequirements> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { self.made(d, info) }?.requirements())
     }
 
     fn release_image(&self, sparse: &Sparse, image: &Image) {

@@ -104,6 +104,7 @@ impl Shape {
             size: self.size,
             alignment: self.alignment,
             opaque,
+            padding: 0,
             regions: regions.collect(),
             planes,
             residency: self.residency,

@@ -5,6 +5,7 @@ use super::learn::PlanePlace;
 use crate::chain::ChainCopy;
 use crate::device::{Device, Sparse};
 use crate::format::{self, Plane};
+use crate::icd::ImageRequirements;
 use crate::image::{Image, ImagePlane};
 use crate::layout::{BLOCK, PlaneLayout};
 use crate::report;
@@ -48,7 +49,7 @@ impl Lavapipe {
     ) -> Result<(vk::Image, Image), CreateError> {
         let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
         let planes = format::planes(info.format);
-        let requirements = if residency { requirements(d, info)? } else { Vec::new() };
+        let needs = if residency { requirements(d, info)? } else { Vec::new() };
         // SAFETY: the caller's promise.
         let mut chain = unsafe {
             ChainCopy::new_until(info.p_next, &[vk::StructureType::IMAGE_STENCIL_USAGE_CREATE_INFO])
@@ -73,12 +74,13 @@ impl Lavapipe {
                     size: opaque.iter().map(|range| range.len).sum(),
                     alignment: BLOCK,
                     opaque,
+                    padding: 0,
                     regions: Vec::new(),
                     planes,
                     as_is: false,
                     residency,
                     unbound: OpKind::Null,
-                    requirements: Some(requirements),
+                    requirements: Some(ImageRequirements { memory: None, sparse: needs }),
                 };
                 Ok((handle, image))
             }

@@ -8,7 +8,7 @@ mod learn;
 pub use buffer::Plain;
 pub use learn::{LearnError, check, texel_bytes};
 
-use super::{Additions, Icd, enable_timelines};
+use super::{Additions, Icd, ImageRequirements, enable_timelines};
 use crate::address_space::{AddressSpace, BindError, Verifier};
 use crate::buffer::Buffer;
 use crate::carrier::{AtOnce, Backing};
@@ -47,6 +47,7 @@ pub const ADDITIONS: Additions = Additions {
         vk::StructureType::PHYSICAL_DEVICE_DESCRIPTOR_BUFFER_FEATURES_EXT,
     ],
     edit: enable_features,
+    hide: None,
 };
 
 fn enable_features(chain: &mut ChainCopy) {
@@ -195,13 +196,14 @@ impl Icd for Lavapipe {
         }
     }
 
-    fn image_requirements(
+    unsafe fn image_requirements(
         &self,
         d: &Device,
         info: &vk::ImageCreateInfo<'_>,
-    ) -> Option<Vec<vk::SparseImageMemoryRequirements>> {
+    ) -> Option<ImageRequirements> {
         let residency = info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY);
-        Some(residency.then(|| image::requirements(d, info).ok()).flatten().unwrap_or_default())
+        let sparse = residency.then(|| image::requirements(d, info).ok()).flatten().unwrap_or_default();
+        Some(ImageRequirements { memory: None, sparse })
     }
 
     fn backing(

@@ -1,11 +1,15 @@
-//! Sparse residency images on PanVK: `DRM_FORMAT_MOD_ARM_INTERLEAVED_64K` of drm-fourcc. A block is 64 KiB in one piece, blocks lie row
+//! Sparse residency images on PanVK ([`INTERLEAVED_64K`]). A block is 64 KiB in one piece, blocks lie row
 //! by row; the driver says where levels, layers, slices and rows begin.
 
 use crate::device::Device;
 use crate::format;
-use crate::icd::direct::{Layout, PAGE};
+use crate::icd::direct::{Layout, PAGE, modifier};
 use crate::layout::{BLOCK, Level, PlaneLayout};
 use ash::vk;
+use drm_fourcc::{DrmModifier, DrmVendor};
+
+/// `DRM_FORMAT_MOD_ARM_INTERLEAVED_64K`: of the miscellaneous kind (bits 52 to 55) the second.
+const INTERLEAVED_64K: DrmModifier = modifier(DrmVendor::Arm, 1 << 52 | 2);
 
 /// Where the blocks of a residency image of `size` bytes are; `None` where what is known does not fit together.
 pub fn layout(d: &Device, handle: vk::Image, size: u64, info: &vk::ImageCreateInfo<'_>) -> Option<Layout> {
@@ -62,5 +66,5 @@ pub fn layout(d: &Device, handle: vk::Image, size: u64, info: &vk::ImageCreateIn
     }
     layout.levels.truncate(placed);
     layout.size = size;
-    Some((plane.aspects, layout))
+    Some(Layout { modifier: INTERLEAVED_64K, aspects: plane.aspects, blocks: layout, made: None })
 }

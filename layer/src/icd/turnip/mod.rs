@@ -1,17 +1,20 @@
 //! Turnip (Mesa's driver for Qualcomm Adreno) on msm. It opens a file of its own for every device, with one VM; and what it maps by
 //! itself it maps on a bind queue of its own: the layer's binds come behind that ([`OwnBinds`]).
 
+pub mod extra;
 mod image;
 
-use super::direct::{Descriptors, Driver, Layout, Opened, StartError};
+use super::direct::{Descriptors, Driver, Layout, Opened, StandIn, StartError};
 use crate::carrier::Before;
 use crate::device::Device;
+use crate::resource::CreateError;
 use crate::tiles::Banks;
 use ash::vk;
+use gpuvm::VaRange;
 use kmd::bo::MmapOffset;
 use kmd::msm::{self, BorrowedQueue, MsmVm};
 use kmd::uapi::msm as uapi;
-use kmd::{Errno, Node, SyncPoint, Syncobj, Vm};
+use kmd::{BindOp, BindTarget, Errno, Node, SyncPoint, Syncobj, Vm};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,10 +69,13 @@ struct Turnip {
     node: Arc<dyn Node>,
     own_binds: Arc<OwnBinds>,
     banks: Banks,
+    /// Whether the layer makes residency of 2D images, which the driver does not offer.
+    extra: bool,
 }
 
-/// The file of a new device; `before` are the descriptors from before it was made.
-pub fn open(before: &Descriptors) -> Result<Opened, StartError> {
+/// The file of a new device; `before` are the descriptors from before it was made, `extra`: with residency of 2D images that the driver
+/// does not offer.
+pub fn open(before: &Descriptors, extra: bool) -> Result<Opened, StartError> {
     let node = Arc::new(before.opened_since(uapi::DRIVER_NAME).ok_or(StartError::NoNode(uapi::DRIVER_NAME))?);
     let vm = Arc::new(MsmVm::attach(node.clone())?);
     let banks = Banks {
@@ -78,12 +84,30 @@ pub fn open(before: &Descriptors) -> Result<Opened, StartError> {
     };
     tracing::debug!(?banks, "msm");
     let own_binds = Arc::new(OwnBinds::new(node.clone())?);
-    let driver = Box::new(Turnip { node: node.clone(), own_binds, banks });
+    let driver = Box::new(Turnip { node: node.clone(), own_binds, banks, extra });
     // msm has one VM on a file.
     Ok(Opened { node, vm, vm_id: 1, driver })
 }
 
 impl Driver for Turnip {
+    unsafe fn stand_in<'a>(
+        &self,
+        info: &vk::ImageCreateInfo<'a>,
+    ) -> Result<Option<StandIn<'a>>, CreateError> {
+        if !self.extra || !info.flags.contains(vk::ImageCreateFlags::SPARSE_RESIDENCY) {
+            return Ok(None);
+        }
+        // SAFETY: the caller's promise.
+        let stand_in = unsafe { extra::stand_in(info) };
+        stand_in.map(Some).ok_or(CreateError::Format(info.format))
+    }
+
+    fn map_null(&self, range: VaRange) -> Result<(), Errno> {
+        // Where the driver would do it for a residency image: behind its unmapping of what was there before.
+        let op = BindOp { va: range.start, len: range.len, target: BindTarget::Null };
+        self.own_binds.queue.bind(&[op])
+    }
+
     fn layout(
         &self,
         d: &Device,
@@ -91,7 +115,10 @@ impl Driver for Turnip {
         size: u64,
         info: &vk::ImageCreateInfo<'_>,
     ) -> Option<Layout> {
-        image::layout(self.banks, d, image, size, info)
+        if self.extra {
+            return extra::layout(self.banks, d, image, size, info);
+        }
+        image::offered(self.banks, d, image, size, info)
     }
 
     fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno> {
