@@ -67,7 +67,8 @@ impl Gpu {
             });
             let mut timelines =
                 vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-            let extensions = [ash::khr::external_semaphore_fd::NAME.as_ptr()];
+            let extensions =
+                [ash::khr::external_semaphore_fd::NAME.as_ptr(), ash::khr::external_memory_fd::NAME.as_ptr()];
             let info = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queues)
                 .enabled_features(&features)
@@ -111,6 +112,11 @@ impl Gpu {
     /// The instance's function of this name, of an extension of the device.
     pub fn semaphore_fd(&self) -> ash::khr::external_semaphore_fd::Device {
         ash::khr::external_semaphore_fd::Device::new(&self.instance, &self.device)
+    }
+
+    /// As [`Self::semaphore_fd`].
+    pub fn memory_fd(&self) -> ash::khr::external_memory_fd::Device {
+        ash::khr::external_memory_fd::Device::new(&self.instance, &self.device)
     }
 
     pub fn buffer(&self, size: u64, flags: vk::BufferCreateFlags) -> Result<vk::Buffer> {

@@ -16,6 +16,7 @@ use image::Piece;
 use manifest::Kind;
 use node::{Binds, Mapping};
 use serde::{Deserialize, Serialize};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -43,6 +44,12 @@ enum What {
     },
     /// Compares what two runs printed: of the driver alone, and with the layer
     Judge { alone: PathBuf, layered: PathBuf },
+    /// Binds, and ends amid that: for steps that look at what others have of it then
+    End {
+        how: steps::End,
+        /// Memory of the process that looks, as a descriptor
+        memory: RawFd,
+    },
     /// Runs the steps as the environment says, and prints what came of each: a line of JSON
     Run {
         /// Only steps whose name contains this
@@ -243,6 +250,7 @@ fn main() -> Result<()> {
             let [alone, layered] = [alone, layered].map(|path| read(&std::fs::read_to_string(path)?));
             report(&alone?, &layered?)
         }
+        What::End { how, memory } => steps::other(how, memory),
         What::Run { filter } => run(&filter),
     }
 }

@@ -26,8 +26,8 @@ pub struct Payloads {
 /// A semaphore or fence that was made exportable, and whose payload was never replaced from elsewhere.
 struct Payload {
     is_timeline: bool,
-    /// Exported when it is first used by a bind; `None` where that failed.
-    syncobj: OnceLock<Option<Syncobj>>,
+    /// Exported when it is first used by a bind.
+    syncobj: OnceLock<Syncobj>,
 }
 
 impl Payload {
@@ -40,15 +40,16 @@ impl Payload {
         node: &Arc<dyn Node>,
         export: impl FnOnce() -> Result<OwnedFd, vk::Result>,
     ) -> Option<&Syncobj> {
-        let import = || {
-            let file = export()
-                .inspect_err(|error| tracing::warn!("a semaphore or fence cannot be exported: {error}"));
-            let imported = Syncobj::import(node.clone(), file.ok()?.as_fd());
-            imported
-                .inspect_err(|error| tracing::warn!("an exported semaphore or fence is no syncobj: {error}"))
-                .ok()
-        };
-        self.syncobj.get_or_init(import).as_ref()
+        if let Some(known) = self.syncobj.get() {
+            return Some(known);
+        }
+        // What fails now may not the next time: the kernel may have been out of memory.
+        let file =
+            export().inspect_err(|error| tracing::warn!("a semaphore or fence cannot be exported: {error}"));
+        let imported = Syncobj::import(node.clone(), file.ok()?.as_fd())
+            .inspect_err(|error| tracing::warn!("an exported semaphore or fence is no syncobj: {error}"))
+            .ok()?;
+        Some(self.syncobj.get_or_init(|| imported))
     }
 }
 

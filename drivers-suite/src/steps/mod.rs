@@ -4,6 +4,7 @@ mod buffers;
 mod crowd;
 mod images;
 mod lost;
+mod processes;
 mod sync;
 
 use crate::gpu::Gpu;
@@ -11,6 +12,8 @@ use crate::image::Layers;
 use anyhow::Result;
 use ash::vk;
 use client::Emulator;
+pub use processes::{End, other};
+use std::process::{Command, Stdio};
 
 /// The fewest operations that a step takes, where one is known. Each bind of the driver's own for resources and memory counts too.
 pub type Fewest = Option<u64>;
@@ -27,6 +30,8 @@ pub enum Needs {
     Faults,
     /// That, and the layer.
     LayerAndFaults,
+    /// The kernel's queues can be held back, and a process can start this program again.
+    Processes,
 }
 
 impl Needs {
@@ -38,12 +43,22 @@ impl Needs {
                 gpu.other_binds && gpu.node.holds_queues() && gpu.driver == vk::DriverId::MESA_TURNIP
             }
             Self::Faults => gpu.other_binds && Emulator::find().is_some(),
-            Self::LayerAndFaults => {
-                let layers = std::env::var("VK_INSTANCE_LAYERS").unwrap_or_default();
-                layers.contains(manifest::LAYER) && Self::Faults.are_met(gpu)
-            }
+            Self::LayerAndFaults => is_layered() && Self::Faults.are_met(gpu),
+            Self::Processes => Emulator::find().is_some() && starts_again(),
         }
     }
+}
+
+/// Whether the layer is there, as `scripts/drivers` and `compare` ask for it.
+fn is_layered() -> bool {
+    std::env::var("VK_INSTANCE_LAYERS").is_ok_and(|layers| layers.contains(manifest::LAYER))
+}
+
+/// Whether this program can be run as it is: not where an emulator of another processor runs it.
+fn starts_again() -> bool {
+    let again = std::env::current_exe()
+        .and_then(|this| Command::new(this).arg("--version").stdout(Stdio::null()).status());
+    again.is_ok_and(|status| status.success())
 }
 
 /// A step: does something, and leaves what it made in place, so that the page table shows it.
@@ -91,6 +106,7 @@ pub fn all() -> impl Iterator<Item = Step> {
         .chain(sync::steps())
         .chain(crowd::steps())
         .chain(lost::steps())
+        .chain(processes::steps())
 }
 
 /// A fixed shuffle of `0..count`.
