@@ -1,7 +1,7 @@
 //! Scheduling groups: queues of command streams, which are taken and not executed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kmd::uapi::panthor::*;
 use rustix::io::Errno;
@@ -29,14 +29,14 @@ const FLUSH_ID_RESERVED: u32 = 0x7f00_0000;
 pub(super) struct Group {
     vm: Arc<Vm>,
     queues: Vec<Arc<Queue<GroupWork>>>,
-    /// Mask of the queues that had a fatal fault.
-    fatal: AtomicU32,
+    /// A job took too long.
+    timed_out: AtomicBool,
     destroyed: AtomicBool,
 }
 
 impl Group {
     fn can_run(&self) -> bool {
-        !self.destroyed.load(Ordering::Acquire) && self.fatal.load(Ordering::Acquire) == 0
+        !self.destroyed.load(Ordering::Acquire) && !self.timed_out.load(Ordering::Acquire)
     }
 
     /// What is queued is over when its turn comes.
@@ -59,7 +59,7 @@ impl Work for GroupWork {
     fn run(self) {
         if self.has_stream && self.group.can_run() && self.device.faults.job.strikes() {
             tracing::warn!(queue = self.queue, "a job of the GPU hung: its group takes no more");
-            self.group.fatal.fetch_or(1 << self.queue, Ordering::AcqRel);
+            self.group.timed_out.store(true, Ordering::Release);
         }
     }
 }
@@ -85,7 +85,8 @@ impl Panthor {
         if args.pad != 0 || args.queues.count > CSIF_INFO.cs_slot_count {
             return Err(Errno::INVAL);
         }
-        let vm = self.vm(args.vm_id).ok_or(Errno::INVAL)?;
+        // A group needs mappings of its own, which an unusable VM does not take.
+        let vm = self.vm(args.vm_id).filter(|vm| !vm.is_unusable()).ok_or(Errno::INVAL)?;
         if self.file.device.faults.alloc.strikes() {
             return Err(Errno::NOMEM);
         }
@@ -93,7 +94,7 @@ impl Panthor {
         let group = Arc::new(Group {
             vm,
             queues: queues.iter().map(|_| Queue::new(pace.clone(), None)).collect(),
-            fatal: AtomicU32::new(0),
+            timed_out: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
         });
         // The kernel looks for a handle before it looks at the queues.
@@ -134,10 +135,10 @@ impl Panthor {
             return Err(Errno::INVAL);
         }
         let group = self.group(args.group_handle).ok_or(Errno::INVAL)?;
-        let fatal_queues = group.fatal.load(Ordering::Acquire);
-        let state = if fatal_queues != 0 { GROUP_STATE_FATAL_FAULT } else { 0 };
+        let timed_out = group.timed_out.load(Ordering::Acquire);
+        let state = if timed_out { GROUP_STATE_TIMEDOUT } else { 0 };
         // The handle is not given back.
-        *args = GroupGetState { state, fatal_queues, ..Default::default() };
+        *args = GroupGetState { state, ..Default::default() };
         Ok(())
     }
 

@@ -164,7 +164,7 @@ fn a_job_that_hangs_costs_the_group() {
     assert_eq!((state(0), state(1)), (Ok((0, 0, 0)), Err(Errno::INVAL)));
     assert_eq!(submit(&rig, handle, &[stream(1, &points[1])]), Ok(()));
     assert!(reached(&out, 2));
-    assert_eq!(state(0), Ok((GROUP_STATE_FATAL_FAULT, 2, 0)));
+    assert_eq!(state(0), Ok((GROUP_STATE_TIMEDOUT, 0, 0)));
     assert_eq!(submit(&rig, handle, &[stream(0, &[])]), Err(Errno::INVAL));
     assert_eq!(rig.vm.is_usable(), Ok(true));
 }

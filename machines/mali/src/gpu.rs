@@ -129,7 +129,7 @@ impl<R: Registers, I: Interrupts, M: Memory> Gpu<R, I, M> {
         }
         self.registers.write(r::MCU_CONTROL, 0);
         self.registers.write(r::MCU_STATUS, r::MCU_STATUS_DISABLED);
-        self.registers.write(r::INJECT, 0);
+        self.repair();
         self.mcu_control = 0;
         self.mcu.iter_mut().for_each(Mcu::stop);
         let spaces = r::AS..r::AS + r::AS_STRIDE * u32::from(self.identity.address_spaces);
@@ -140,13 +140,25 @@ impl<R: Registers, I: Interrupts, M: Memory> Gpu<R, I, M> {
         self.mmu.reset();
     }
 
+    /// What a test has broken works again.
+    fn repair(&self) {
+        self.registers.write(r::INJECT, 0);
+        for space in 0..u32::from(self.identity.address_spaces) {
+            self.registers.write(r::AS + space * r::AS_STRIDE + r::AS_STATUS, 0);
+        }
+    }
+
     fn power(&mut self) -> bool {
         let mut busy = false;
         for domain in &r::POWER_DOMAINS {
             let (on, off) = (self.registers.take(domain.on), self.registers.take(domain.off));
             if on | off != 0 {
                 let ready = self.registers.read(domain.ready);
-                self.registers.write(domain.ready, (ready | on) & !off);
+                let ready = (ready | on) & !off;
+                self.registers.write(domain.ready, ready);
+                if domain.ready == r::L2_READY && ready == 0 {
+                    self.repair();
+                }
                 busy = true;
             }
         }

@@ -74,7 +74,7 @@ pub const AS_TRANSCFG_ADRMODE_AARCH64_4K: u32 = 6;
 pub const AS_FAULTSTATUS_READ: u32 = 2 << 8;
 /// Access in [`AS_FAULTSTATUS`]: a store.
 pub const AS_FAULTSTATUS_WRITE: u32 = 3 << 8;
-/// Not of the hardware: what a test writes here breaks something until the next reset, an `INJECT_` value.
+/// Not of the hardware: what a test writes here, an `INJECT_` value, breaks something until a reset, or until the power is off.
 pub const INJECT: u32 = 0x7_0000;
 /// [`INJECT`]: the MCU stops, and answers nothing.
 pub const INJECT_MCU_HANG: u32 = 1 << 0;
@@ -124,6 +124,9 @@ pub const MCU_STATUS_HALT: u32 = 2;
 /// The firmware cannot go on.
 pub const MCU_STATUS_FATAL: u32 = 3;
 
+/// Mask of L2 slices that are on: without any, all is off.
+pub const L2_READY: u32 = 0x160;
+
 /// The power domains that are switched here: what is there, and where it is switched on, off, and seen.
 pub struct PowerDomain {
     /// Turns on, by a mask.
@@ -138,5 +141,5 @@ pub struct PowerDomain {
 pub const POWER_DOMAINS: [PowerDomain; 3] = [
     PowerDomain { on: 0x180, off: 0x1c0, ready: 0x140 },
     PowerDomain { on: 0x190, off: 0x1d0, ready: 0x150 },
-    PowerDomain { on: 0x1a0, off: 0x1e0, ready: 0x160 },
+    PowerDomain { on: 0x1a0, off: 0x1e0, ready: L2_READY },
 ];

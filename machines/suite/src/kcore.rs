@@ -13,6 +13,8 @@ pub struct Kcore {
 /// Memory that continues in the file as it does in the machine.
 struct Segment {
     offset: u64,
+    /// Where the kernel itself has it.
+    kernel: u64,
     address: u64,
     len: u64,
 }
@@ -49,14 +51,27 @@ impl Kcore {
         let segment = self.segments.iter().find(inside).ok_or(io::ErrorKind::NotFound)?;
         self.file.read_exact_at(to, segment.offset + (address - segment.address))
     }
+
+    /// The physical address of what the kernel has at `address`. NotFound: that is no memory.
+    pub fn physical(&self, address: u64) -> io::Result<u64> {
+        let found = self.segments.iter().find_map(|segment| {
+            let at = address.checked_sub(segment.kernel)?;
+            (at < segment.len).then_some(segment.address + at)
+        });
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 /// Segments out of the program headers. What is no memory (modules, what the kernel maps by itself) has no physical address.
 fn segments(headers: &[u8]) -> Vec<Segment> {
     let loaded =
         |header: &&[u8]| u32::from_le_bytes(number(header, 0)) == PT_LOAD && long(header, 24) != u64::MAX;
-    let segment =
-        |header: &[u8]| Segment { offset: long(header, 8), address: long(header, 24), len: long(header, 32) };
+    let segment = |header: &[u8]| Segment {
+        offset: long(header, 8),
+        kernel: long(header, 16),
+        address: long(header, 24),
+        len: long(header, 32),
+    };
     headers.chunks_exact(SEGMENT_LEN).filter(loaded).map(segment).collect()
 }
 

@@ -7,13 +7,6 @@ use crate::group::Group;
 use crate::rig::{BASE, PAGE, wait};
 use crate::stream::Stream;
 
-/// The group works on as if nothing had happened.
-fn works(group: &Group) {
-    let before = group.value(9);
-    group.run(0, &Stream::new().add(group.address(9), 1));
-    assert_eq!((group.value(9), group.state()), (before + 1, 0));
-}
-
 /// What became of a group whose stream went wrong, and of another one of its VM: their states.
 struct Lost {
     state: u32,
@@ -24,7 +17,7 @@ struct Lost {
 fn lose(stream: impl Fn(&Group) -> Stream) -> Lost {
     let (group, bystander) = (Group::new(1), Group::new(1));
     let neighbour = group.another(1);
-    works(&bystander);
+    bystander.works();
     let done = group.rig().syncobj();
     group.submit(0, &stream(&group).add(group.address(0), 1), done.binary()).unwrap();
     wait(&done, None);
@@ -32,8 +25,8 @@ fn lose(stream: impl Fn(&Group) -> Stream) -> Lost {
     let again = group.submit(0, &Stream::new().add(group.address(0), 1), done.binary());
     assert_eq!(again, Err(Errno::INVAL), "the group is lost");
     assert_eq!(group.rig().vm.is_usable(), Ok(true), "and the VM is not");
-    works(&group.another(1));
-    works(&bystander);
+    group.another(1).works();
+    bystander.works();
     Lost { state: group.state(), neighbour: neighbour.state() }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kmd::bo::CpuMapping;
 use kmd::uapi::panthor::*;
-use kmd::{BufferObject, Errno, SyncPoint};
+use kmd::{BufferObject, Errno, Node, SyncPoint};
 
 use crate::rig::{self, BASE, Rig, ioctl};
 use crate::stream::Stream;
@@ -16,6 +16,8 @@ const LEN: u64 = 1 << 20;
 /// Streams are in the first half, each in a piece of this size; data in the second.
 const STREAM_LEN: u64 = 0x1000;
 const STREAMS: u64 = LEN / 2 / STREAM_LEN;
+/// The last of the numbers, in [`Group::works`].
+const LAST: u64 = LEN / 2 / 64 - 1;
 
 /// Memory that a VM has mapped.
 struct Memory {
@@ -53,22 +55,8 @@ impl Group {
     }
 
     fn of(memory: Arc<Memory>, queues: usize) -> Self {
-        let rig = &memory.rig;
-        let queues = vec![QueueCreate { priority: 1, ringbuf_size: 0x1_0000, ..Default::default() }; queues];
-        let mut create = GroupCreate {
-            queues: ObjArray::new(&queues),
-            max_compute_cores: 1,
-            max_fragment_cores: 1,
-            max_tiler_cores: 1,
-            priority: GROUP_PRIORITY_MEDIUM as u8,
-            compute_core_mask: 1,
-            fragment_core_mask: 1,
-            tiler_core_mask: 1,
-            vm_id: rig.vm.id(),
-            ..Default::default()
-        };
-        ioctl(&*rig.node, &mut create).unwrap();
-        Self { memory, handle: create.group_handle }
+        let handle = create_group(&*memory.rig.node, memory.rig.vm.id(), queues).unwrap();
+        Self { memory, handle }
     }
 
     /// The GPU address of the `n`th number of 64 bits.
@@ -131,6 +119,13 @@ impl Group {
         rig::wait(&done, None);
     }
 
+    /// It works, as if nothing had happened.
+    pub fn works(&self) {
+        let before = self.value(LAST);
+        self.run(0, &Stream::new().add(self.address(LAST), 1));
+        assert_eq!((self.value(LAST), self.state()), (before + 1, 0));
+    }
+
     /// The `GROUP_STATE_` bits of the group.
     pub fn state(&self) -> u32 {
         let mut state = GroupGetState { group_handle: self.handle, ..Default::default() };
@@ -143,4 +138,23 @@ impl Drop for Group {
     fn drop(&mut self) {
         ioctl(&*self.rig().node, &mut GroupDestroy { group_handle: self.handle, pad: 0 }).unwrap();
     }
+}
+
+/// Creates a group with so many queues: its handle.
+pub fn create_group(node: &dyn Node, vm_id: u32, queues: usize) -> Result<u32, Errno> {
+    let queues = vec![QueueCreate { priority: 1, ringbuf_size: 0x1_0000, ..Default::default() }; queues];
+    let mut create = GroupCreate {
+        queues: ObjArray::new(&queues),
+        max_compute_cores: 1,
+        max_fragment_cores: 1,
+        max_tiler_cores: 1,
+        priority: GROUP_PRIORITY_MEDIUM as u8,
+        compute_core_mask: 1,
+        fragment_core_mask: 1,
+        tiler_core_mask: 1,
+        vm_id,
+        ..Default::default()
+    };
+    ioctl(node, &mut create)?;
+    Ok(create.group_handle)
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod group;
+mod hangs;
 #[path = "../panthor/rig.rs"]
 #[allow(dead_code, reason = "it has what the other tests need too")]
 mod rig;

@@ -8,3 +8,4 @@ mod refusals;
 mod rig;
 mod share;
 mod syncobjs;
+mod tables;

@@ -21,7 +21,7 @@ pub const BLOCK: u64 = 2 << 20;
 pub const BASE: u64 = 0x10_0000_0000;
 
 /// Above this, every rig has a page of its own, by which its VM is found among all.
-const MARKERS: u64 = 0x7f00_0000_0000;
+pub const MARKERS: u64 = 0x7f00_0000_0000;
 static NEXT_MARKER: AtomicU64 = AtomicU64::new(MARKERS);
 
 /// A mapping: address from [`BASE`] on, length, object (none: sparse) and offset in it.
@@ -47,6 +47,11 @@ impl Rig {
         let marker = NEXT_MARKER.fetch_add(2 * PAGE, Ordering::Relaxed);
         vm.bind(&[BindOp { va: marker, len: PAGE, target: BindTarget::Null }]).unwrap();
         Self { node, vm, marker, objects: Mutex::default() }
+    }
+
+    /// Where the VM has a page of its own; the page behind it is free.
+    pub fn marker_address(&self) -> u64 {
+        self.marker
     }
 
     /// An object of this VM alone.
