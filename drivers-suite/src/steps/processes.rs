@@ -151,7 +151,14 @@ fn one_buffer(gpu: &Gpu) -> Result<Resources> {
 }
 
 pub fn steps() -> Vec<Step> {
-    let step = |name, run| Step { name, needs: Needs::Processes, prepare: one_buffer, run, fewest: None };
+    let step = |name, run| Step {
+        name,
+        needs: Needs::Processes,
+        prepare: one_buffer,
+        run,
+        fewest: None,
+        extra: false,
+    };
     vec![
         step("a process exits amid binds", |gpu, on| ends(gpu, on, End::Exit)),
         step("a process returns amid binds", |gpu, on| ends(gpu, on, End::Return)),
