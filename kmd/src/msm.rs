@@ -119,6 +119,9 @@ impl MsmVm {
             block_size: BLOCK_SIZE,
             // The old entries are cleared before the new ones are written, under the eyes of the GPU.
             remap_in_use: false,
+            // There is no other way than through a queue.
+            prefers_at_once: false,
+            last_first: false,
             shares_tables: true,
             cost: COST,
         };

@@ -262,6 +262,11 @@ fn limits(node: &dyn Node) -> Result<Limits, Errno> {
         block_size: BLOCK_SIZE,
         // The GPU's accesses to the region wait while it is locked, and see only the finished state.
         remap_in_use: true,
+        // In the queue every operation is a job, with a fence and a place in the scheduler (`panthor_vm_bind_job_create`).
+        prefers_at_once: true,
+        // As long as a null mapping reaches the end of its block, every operation in there unmaps and maps the rest of it, page by page
+        // (`unmap_hugepage_align`).
+        last_first: true,
         // Every operation allocates for itself, and gives back what it did not need.
         shares_tables: false,
         cost: COST,

@@ -56,6 +56,10 @@ pub struct Limits {
     pub block_size: u64,
     /// Whether what the GPU is using may be mapped again as it is: no access can fall between the old entries and the new.
     pub remap_in_use: bool,
+    /// Whether a bind that has nothing to wait for costs the kernel less at once ([`Vm::bind`]) than in its queue.
+    pub prefers_at_once: bool,
+    /// Whether disjoint operations in a block of null mappings cost less when the last of them is the first.
+    pub last_first: bool,
     /// Whether the operations of one call, when sorted by address, share the page tables that are allocated for them.
     pub shares_tables: bool,
     /// What is cheap and what is dear.

@@ -4,8 +4,13 @@ use crate::address_space::BoId;
 use ash::vk;
 use core::fmt;
 use gpuvm::{Op, OpKind};
-use kmd::{BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle, SyncPoint};
+use kmd::syncobj::{self, Wait, Waited};
+use kmd::{
+    BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle, Limits, Node, SyncPoint, Syncobj,
+};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What a buffer object of the mirror is to those who execute binds.
 pub enum Backing {
@@ -91,6 +96,14 @@ pub fn fill_batch(batch: &mut Vec<BindOp>, ops: &[Op<BoId>], objects: &Objects<'
     Ok(())
 }
 
+/// Brings operations of a plan, which are disjoint and sorted, into the order that costs the kernel least.
+fn order(batch: &mut [BindOp], limits: &Limits) {
+    if limits.last_first {
+        let block = |op: &BindOp| op.va / limits.block_size;
+        batch.chunk_by_mut(|a, b| block(a) == block(b)).for_each(|ops| ops.rotate_right(1));
+    }
+}
+
 /// The kernel's VM, at once: what was carried is in force on return.
 pub struct AtOnce {
     vm: Arc<dyn kmd::Vm>,
@@ -106,28 +119,75 @@ impl AtOnce {
 
 impl Carrier for AtOnce {
     fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
-        let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
-        for chunk in chunks {
-            if let Err(errno) = fill_batch(&mut self.batch, chunk, objects) {
-                sent.end = Err(errno);
-                break;
-            }
-            sent.calls += 1;
-            match self.vm.bind(&self.batch) {
-                Ok(()) => sent.ops += chunk.len(),
-                Err(refused) => {
-                    sent.ops += refused.applied;
-                    sent.end = Err(refused.errno);
-                    break;
-                }
-            }
-        }
-        sent.pieces = sent.ops;
-        sent
+        bind_at_once(&*self.vm, &mut self.batch, chunks, objects, false)
     }
 
     fn is_usable(&self) -> bool {
         self.vm.is_usable().unwrap_or(false)
+    }
+}
+
+/// Without `reorder` what is in force after a refusal are the first operations of the plan.
+fn bind_at_once(
+    vm: &dyn kmd::Vm,
+    batch: &mut Vec<BindOp>,
+    chunks: &mut dyn Iterator<Item = &[Op<BoId>]>,
+    objects: &Objects<'_>,
+    reorder: bool,
+) -> Sent {
+    let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
+    for chunk in chunks {
+        if let Err(errno) = fill_batch(batch, chunk, objects) {
+            sent.end = Err(errno);
+            break;
+        }
+        if reorder {
+            order(batch, vm.limits());
+        }
+        sent.calls += 1;
+        match vm.bind(batch) {
+            Ok(()) => sent.ops += chunk.len(),
+            Err(refused) => {
+                // Reordered, any of them may be in force; to take back the others does no harm.
+                sent.ops += if reorder { chunk.len() } else { refused.applied };
+                sent.end = Err(refused.errno);
+                break;
+            }
+        }
+    }
+    sent.pieces = sent.ops;
+    sent
+}
+
+/// What is in the one bind queue of a VM that prefers binds at once: these may not overtake it. Asked and told under the lock of the
+/// address space, in whose order binds reach the kernel.
+pub struct Pending {
+    node: Arc<dyn Node>,
+    /// Every queued call signals the next point.
+    timeline: Syncobj,
+    queued: AtomicU64,
+    /// The last point that was seen signalled.
+    over: AtomicU64,
+}
+
+impl Pending {
+    pub fn new(node: Arc<dyn Node>) -> Result<Self, Errno> {
+        let timeline = Syncobj::create(node.clone(), false)?;
+        Ok(Self { node, timeline, queued: AtomicU64::new(0), over: AtomicU64::new(0) })
+    }
+
+    /// Whether the queue is empty and nothing is to be waited for. In doubt it is not.
+    fn allows_at_once(&self, waits: &[SyncPoint]) -> bool {
+        let queued = self.queued.load(Ordering::Relaxed);
+        if self.over.load(Ordering::Relaxed) != queued {
+            let Ok(over) = self.timeline.last_signaled() else { return false };
+            self.over.store(over, Ordering::Relaxed);
+            if over != queued {
+                return false;
+            }
+        }
+        let poll = Wait::ALL.within(Duration::ZERO);
+        waits.is_empty() || matches!(syncobj::wait(&*self.node, waits, poll), Ok(Waited::Done { .. }))
     }
 }
 
@@ -141,25 +201,29 @@ pub trait Before: Send + Sync {
 }
 
 /// A bind queue of the kernel's: what was carried will be in force when it has come to it. The first call waits, the last one signals.
+/// Where the kernel prefers that, and nothing has to be waited for, it is in force and signalled on return.
 pub struct Queued<'a> {
     vm: &'a dyn kmd::Vm,
     batch: &'a mut Vec<BindOp>,
     before: Option<&'a dyn Before>,
+    pending: Option<&'a Pending>,
     waits: &'a [SyncPoint],
     signals: &'a [SyncPoint],
     came_behind: bool,
 }
 
 impl<'a> Queued<'a> {
-    /// `batch` is kept for its memory. `before`: what operations must come behind, if anything.
+    /// `batch` is kept for its memory. `before`: what operations must come behind, if anything. `pending`: where the kernel prefers binds
+    /// at once.
     pub fn new(
         vm: &'a dyn kmd::Vm,
         batch: &'a mut Vec<BindOp>,
         before: Option<&'a dyn Before>,
+        pending: Option<&'a Pending>,
         waits: &'a [SyncPoint],
         signals: &'a [SyncPoint],
     ) -> Self {
-        Self { vm, batch, before, waits, signals, came_behind: false }
+        Self { vm, batch, before, pending, waits, signals, came_behind: false }
     }
 
     /// Whether there was something that came behind what the driver does.
@@ -170,6 +234,13 @@ impl<'a> Queued<'a> {
     /// Makes one call for what is in the batch.
     fn call(&mut self, first: bool, last: bool) -> Result<(), Errno> {
         let signals = if last { self.signals } else { &[] };
+        if let Some(pending) = self.pending {
+            let point = pending.queued.load(Ordering::Relaxed) + 1;
+            let signals = [signals, &[pending.timeline.point(point)]].concat();
+            self.vm.bind_async(self.batch, if first { self.waits } else { &[] }, &signals)?;
+            pending.queued.store(point, Ordering::Relaxed);
+            return Ok(());
+        }
         if !first {
             return self.vm.bind_async(self.batch, &[], signals);
         }
@@ -186,6 +257,18 @@ impl<'a> Queued<'a> {
 
 impl Carrier for Queued<'_> {
     fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+        if let Some(pending) = self.pending
+            && pending.allows_at_once(self.waits)
+        {
+            let mut sent = bind_at_once(self.vm, self.batch, chunks, objects, true);
+            let mut signals = self.signals.iter();
+            while sent.end.is_ok()
+                && let Some(signal) = signals.next()
+            {
+                sent.end = syncobj::signal(&*pending.node, *signal);
+            }
+            return sent;
+        }
         let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
         let mut chunks = chunks.peekable();
         let mut next = chunks.next();
@@ -194,7 +277,10 @@ impl Carrier for Queued<'_> {
         }
         while let Some(chunk) = next {
             let last = chunks.peek().is_none();
-            sent.end = fill_batch(self.batch, chunk, objects).and_then(|()| self.call(sent.calls == 0, last));
+            sent.end = fill_batch(self.batch, chunk, objects).and_then(|()| {
+                order(self.batch, self.vm.limits());
+                self.call(sent.calls == 0, last)
+            });
             if sent.end.is_err() {
                 break;
             }
@@ -208,7 +294,7 @@ impl Carrier for Queued<'_> {
 
     fn carry_back(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
         let (mut batch, vm) = (core::mem::take(self.batch), self.vm);
-        let sent = Queued::new(vm, &mut batch, None, &[], &[]).carry(chunks, objects);
+        let sent = Queued::new(vm, &mut batch, None, self.pending, &[], &[]).carry(chunks, objects);
         *self.batch = batch;
         sent
     }
@@ -224,5 +310,34 @@ pub struct Follow;
 impl Carrier for Follow {
     fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, _: &Objects<'_>) -> Sent {
         Sent { ops: chunks.map(<[_]>::len).sum(), pieces: 0, calls: 0, end: Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_each_block_comes_first() {
+        let limits = |last_first| Limits {
+            page_size: 4096,
+            va: 0..1 << 40,
+            max_ops: 1024,
+            null_mapping: true,
+            block_size: 2 << 20,
+            remap_in_use: true,
+            prefers_at_once: true,
+            last_first,
+            shares_tables: false,
+            cost: kmd::Cost { op: 1, table: 1, entry: 1, pages: 1 },
+        };
+        let ordered = |last_first| {
+            let va = [0x1f_0000, 0x20_0000, 0x21_0000, 0x3f_0000, 0x40_0000];
+            let mut batch = va.map(|va| BindOp { va, len: 0x1_0000, target: BindTarget::Null });
+            order(&mut batch, &limits(last_first));
+            batch.map(|op| op.va)
+        };
+        assert_eq!(ordered(false), [0x1f_0000, 0x20_0000, 0x21_0000, 0x3f_0000, 0x40_0000]);
+        assert_eq!(ordered(true), [0x1f_0000, 0x3f_0000, 0x20_0000, 0x21_0000, 0x40_0000]);
     }
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub extra: bool,
     /// Compare mirror and page table after every bind (`TESSERA_VERIFY`).
     pub verify: bool,
+    /// Binds go through the kernel's bind queue even where they have nothing to wait for (`TESSERA_QUEUED`).
+    pub queued: bool,
     /// How many queues the family has that the layer adds to devices whose binding it owns (`TESSERA_SPARSE_QUEUES`); 0: no family.
     pub sparse_queues: u32,
     /// How many updates of an address space are kept for the log: 2 to the power of this (`TESSERA_VM_LOG`).
@@ -107,17 +109,12 @@ impl Config {
                 });
             }
         };
-        let verify = match text("TESSERA_VERIFY").as_deref() {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(other) => {
-                return Err(ConfigError::Value {
-                    variable: "TESSERA_VERIFY",
-                    value: other.into(),
-                    allowed: "0, 1",
-                });
-            }
+        let switch = |variable| match text(variable).as_deref() {
+            None | Some("0") => Ok(false),
+            Some("1") => Ok(true),
+            Some(other) => Err(ConfigError::Value { variable, value: other.into(), allowed: "0, 1" }),
         };
+        let (verify, queued) = (switch("TESSERA_VERIFY")?, switch("TESSERA_QUEUED")?);
         let (faults, map_nothing) = parse_faults(text("TESSERA_FAULT").as_deref().unwrap_or(""))?;
         let number = |variable, most: u32, allowed| {
             let parse = |value: String| match value.parse() {
@@ -129,7 +126,7 @@ impl Config {
         let sparse_queues = number("TESSERA_SPARSE_QUEUES", MAX_SPARSE_QUEUES, "0 to 16")?.unwrap_or(0);
         let vm_log = number("TESSERA_VM_LOG", MAX_VM_LOG, "0 to 20")?;
         let stats = text("TESSERA_STATS").map(PathBuf::from);
-        Ok(Self { kernel, unbound, faults, map_nothing, extra, verify, sparse_queues, vm_log, stats })
+        Ok(Self { kernel, unbound, faults, map_nothing, extra, verify, queued, sparse_queues, vm_log, stats })
     }
 }
 
@@ -170,6 +167,7 @@ mod tests {
             ("TESSERA_UNBOUND", "one"),
             ("TESSERA_VERIFY", "yes"),
             ("TESSERA_EXTRA", "0"),
+            ("TESSERA_QUEUED", "2"),
             ("TESSERA_FAULT", "op:0"),
             ("TESSERA_FAULT", "op"),
             ("TESSERA_FAULT", "job:1"),

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use super::{BindQueue, Group, Spare};
 use crate::address_space::{BindError, Want};
 use crate::arrays::slice;
-use crate::carrier::{Before, Queued};
+use crate::carrier::{Before, Pending, Queued};
 use crate::device::{Device, Sparse};
 use crate::payload::Payloads;
 use crate::semaphore::Points;
@@ -38,6 +38,8 @@ pub struct Queue {
     /// With a bind queue of its own, where the kernel has several for an address space.
     vm: Arc<dyn Vm>,
     before: Option<Arc<dyn Before>>,
+    /// Where the kernel prefers binds at once: what is in its queue.
+    pending: Option<Arc<Pending>>,
     /// The call's, of which there is one at a time.
     scratch: Mutex<Scratch>,
     state: Mutex<State>,
@@ -104,12 +106,14 @@ impl Queue {
         payloads: Arc<Payloads>,
         vm: Arc<dyn Vm>,
         before: Option<Arc<dyn Before>>,
+        pending: Option<Arc<Pending>>,
     ) -> Self {
         Self {
             number,
             payloads,
             vm,
             before,
+            pending,
             scratch: Mutex::default(),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -134,7 +138,7 @@ impl Queue {
         let State { before, batch, .. } = state;
         let now = self.before.as_ref().map_or(0, |driver| driver.state());
         let behind = self.before.as_deref().filter(|_| now != *before);
-        let mut carrier = Queued::new(&*self.vm, batch, behind, waits, signals);
+        let mut carrier = Queued::new(&*self.vm, batch, behind, self.pending.as_deref(), waits, signals);
         sparse.stats.bind(|| sparse.address_space.bind_through(self.number, wants, &mut carrier))?;
         if carrier.came_behind() {
             *before = now;

@@ -14,7 +14,7 @@ pub use node::{Descriptors, drm_nodes};
 use super::{Additions, Icd, ImageRequirements, Way, enable_timelines, panvk, turnip};
 use crate::address_space::{AddressSpace, BoId};
 use crate::buffer::Buffer;
-use crate::carrier::{AtOnce, Backing, Before};
+use crate::carrier::{AtOnce, Backing, Before, Pending};
 use crate::device::{Device, Sparse};
 use crate::image::{Image, ImagePlane};
 use crate::instance::Instance;
@@ -206,10 +206,13 @@ impl Opening {
         let verifier = if config.verify { verify::verifier(&node, vm_id) } else { None };
         let home = Box::new(AtOnce::new(vm.clone()));
         let address_space = AddressSpace::new(vm.limits(), Mirror::staged, home, verifier, config.vm_log)?;
+        let at_once = vm.limits().prefers_at_once && !config.queued;
+        let pending = if at_once { Some(Arc::new(Pending::new(node.clone())?)) } else { None };
         let direct = Direct {
             payloads: Arc::new(Payloads::new(&instance.next, physical, node.clone(), &mut load)),
             memory_fd: ash::khr::external_memory_fd::DeviceFn::load(&mut load),
             null_mapping: vm.limits().null_mapping,
+            pending,
             node,
             driver,
         };
@@ -223,6 +226,7 @@ pub struct Direct {
     payloads: Arc<Payloads>,
     memory_fd: ash::khr::external_memory_fd::DeviceFn,
     null_mapping: bool,
+    pending: Option<Arc<Pending>>,
     driver: Box<dyn Driver>,
 }
 
@@ -457,6 +461,7 @@ impl Icd for Direct {
                 _ => vk::Result::ERROR_OUT_OF_HOST_MEMORY,
             }
         })?;
-        Ok(Arc::new(kernel::Queue::new(number, self.payloads.clone(), vm, self.driver.before())))
+        let (payloads, before, pending) = (self.payloads.clone(), self.driver.before(), self.pending.clone());
+        Ok(Arc::new(kernel::Queue::new(number, payloads, vm, before, pending)))
     }
 }

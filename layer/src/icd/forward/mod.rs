@@ -39,6 +39,8 @@ const LIMITS: Limits = Limits {
     null_mapping: true,
     block_size: 2 << 20,
     remap_in_use: false,
+    prefers_at_once: false,
+    last_first: false,
     shares_tables: false,
     cost: kmd::Cost { op: 1, table: 0, entry: 0, pages: 0 },
 };
