@@ -19,6 +19,10 @@ impl Resv {
     /// Adds work that reads, or writes.
     pub(crate) fn add(&self, fence: Arc<Fence>, write: bool) {
         let mut uses = self.0.lock();
+        // The same work with many objects of one VM.
+        if uses.last().is_some_and(|last| Arc::ptr_eq(&last.fence, &fence) && last.write == write) {
+            return;
+        }
         uses.retain(|used| !used.fence.is_signaled());
         uses.push(Use { fence, write });
     }
@@ -42,6 +46,8 @@ mod tests {
         resv.add(write.clone(), true);
         assert_eq!((resv.fences(false).len(), resv.fences(true).len()), (1, 2));
         assert!(Arc::ptr_eq(&resv.fences(false)[0], &write));
+        resv.add(write.clone(), true);
+        assert_eq!(resv.fences(true).len(), 2, "nothing is there twice");
         // What is over is forgotten.
         read.signal();
         resv.add(Fence::new(), false);

@@ -55,6 +55,12 @@ impl Msm {
         stats.preallocated_pages.add(pages);
         stats.ops.add(ops.len() as u64);
         stats.jobs.add(1);
+        // The CPU, and submissions that name an object, wait until it is mapped.
+        for op in &ops {
+            if let Request::Map { object, .. } = &op.request {
+                object.attributes.resv.add(done.clone(), true);
+            }
+        }
         let work = BindWork { queue: args.queue_id, steps, reserved };
         jobs.push([Job { work, waits: waits.fences, done: done.clone() }]);
         waits.reset.reset();

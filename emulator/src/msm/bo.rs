@@ -92,7 +92,7 @@ impl Msm {
         Ok(())
     }
 
-    /// Waits for the GPU. Binds, and submissions with VM_BIND, keep no object busy.
+    /// Waits for the GPU, and for binds that map the object. Submissions with VM_BIND keep no object busy.
     pub(super) fn gem_cpu_prep(&self, args: &mut GemCpuPrep) -> Result<(), Errno> {
         if args.op & !PREP_FLAGS != 0 {
             return Err(Errno::INVAL);

@@ -61,6 +61,50 @@ fn the_page_table_follows_when_the_job_runs() {
     assert_eq!(rig.vm.is_usable(), Ok(true));
 }
 
+/// For the CPU, and for submissions that name it. Objects of one VM are busy together.
+#[test]
+fn an_object_is_busy_while_a_map_of_it_waits() {
+    let rig = Rig::new(LEN);
+    let (node, q, v) = (&*rig.node, rig.queue(), rig.base);
+    let (a, b) = (rig.shared_bo(4 * PAGE, 0), rig.shared_bo(4 * PAGE, 0));
+    let (private, same_vm) = (rig.bo(PAGE, 0), rig.bo(PAGE, 0));
+    let prep = |bo: &kmd::BufferObject, op| {
+        ioctl(node, &mut GemCpuPrep { handle: bo.handle().0, op, ..Default::default() })
+    };
+    let ((wait, fence), out) = (blocked(&rig), syncobj(&rig));
+    assert_eq!(rig.map(&b, 0, v + HUGE, PAGE), Ok(()));
+    let ops = [
+        map_op(a.handle(), 0, v, PAGE),
+        map_op(private.handle(), 0, v + PAGE, PAGE),
+        unmap_op(v + HUGE, PAGE),
+    ];
+    let call = Call { waits: &[sync(&wait, 0)], signals: &[sync(&out, 0)], ..Call::new(q, &ops) };
+    assert_eq!(call.make(node), Ok(-1));
+    for op in [PREP_READ, PREP_WRITE, PREP_NOSYNC] {
+        let busy = [&a, &private, &same_vm].map(|bo| prep(bo, op));
+        assert_eq!((busy, prep(&b, op)), ([Err(Errno::BUSY); 3], Ok(())), "op {op}");
+    }
+    let submit = |bo: &kmd::BufferObject, flags| {
+        let bos = [SubmitBo { flags: SUBMIT_BO_READ, handle: bo.handle().0, presumed: 0 }];
+        let mut arg = GemSubmit {
+            flags: PIPE_3D0 | flags,
+            nr_bos: 1,
+            bos: kmd::uapi::user_address(&bos),
+            ..Default::default()
+        };
+        assert_eq!(ioctl(node, &mut arg), Ok(()));
+        let mut wait = WaitFence { fence: arg.fence, ..Default::default() };
+        wait.timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
+        std::thread::sleep(SHORT);
+        ioctl(node, &mut wait)
+    };
+    assert_eq!(submit(&a, SUBMIT_NO_IMPLICIT), Ok(()));
+    assert_eq!(submit(&a, 0), Err(Errno::TIMEDOUT));
+    fence.signal();
+    done(&out, None);
+    assert_eq!([&a, &b, &private, &same_vm].map(|bo| prep(bo, PREP_WRITE)), [Ok(()); 4]);
+}
+
 #[test]
 fn queues_that_overtake_each_other_cost_the_vm() {
     let rig = Rig::new(LEN);

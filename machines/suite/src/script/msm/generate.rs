@@ -16,7 +16,7 @@ type Any = crate::script::Step<Step>;
 const OBJECTS: [(u32, u64); 3] = [(1, BLOCK + 4 * PAGE), (2, 5 * PAGE), (3, 16 * PAGE)];
 
 /// Steps that most scripts build on: the opt-in to VM_BIND, bind queues 1 and 2, queue 3 for the GPU, objects 1 to 3 (the last
-/// of this VM alone), syncobjs 1 to 3.
+/// of this VM alone), syncobjs 1 to 3, the first of which is held back.
 pub fn prelude() -> Vec<Any> {
     let queue = |flags| Any::Driver(Step::QueueCreate { flags, prio: 0 });
     let bo = |n: usize, flags| Any::Driver(Step::BoCreate { size: OBJECTS[n].1, flags: BO_WC | flags });
@@ -33,14 +33,16 @@ pub fn prelude() -> Vec<Any> {
         syncobj(0),
         syncobj(1),
         syncobj(0),
+        Any::Drm(drm::Step::Hold { handle: 1, point: 0 }),
         // After it there is a first look at the VM.
         Any::Driver(nothing),
     ]
 }
 
-/// The prelude, and up to `len` steps of any kind.
+/// The prelude, and up to `len` steps of any kind. Nothing is held back in the end.
 pub fn any_script(len: usize) -> impl Strategy<Value = Vec<Any>> {
-    vec(step(), 1..=len).prop_map(|steps| [prelude(), steps].concat())
+    let release = Any::Drm(drm::Step::Release);
+    vec(step(), 1..=len).prop_map(move |steps| [prelude(), steps, vec![release.clone()]].concat())
 }
 
 fn step() -> impl Strategy<Value = Any> {
@@ -182,12 +184,12 @@ fn submit() -> impl Strategy<Value = Step> {
     )
 }
 
-/// What is waited for must have a fence: syncobj 2 has one from the start.
+/// What is waited for must have a fence: syncobjs 1 and 2 have one from the start.
 fn waits() -> impl Strategy<Value = Vec<Syncobj>> {
     let flags = prop_oneof![8 => Just(0u32), 2 => Just(SYNCOBJ_RESET), 1 => Just(2)];
-    let which = prop_oneof![4 => Just((2u32, 0u64)), 3 => (handle(), point())];
+    let which = prop_oneof![3 => Just((1u32, 0u64)), 2 => Just((2, 0)), 2 => (handle(), point())];
     let wait = (which, flags).prop_map(|((handle, point), flags)| Syncobj { handle, flags, point });
-    prop_oneof![4 => Just(Vec::new()), 1 => vec(wait, 1..3)]
+    prop_oneof![3 => Just(Vec::new()), 1 => vec(wait, 1..3)]
 }
 
 fn signals() -> impl Strategy<Value = Vec<Syncobj>> {
