@@ -37,7 +37,8 @@ impl Injector {
         self.wait(r::AS + r::AS_STATUS, |status| status != 0, "there is no emulated Mali here");
     }
 
-    /// Waits for the driver to reset what hangs.
+    /// Waits for the driver to reset what hangs. What else makes it flush caches meanwhile may overwrite its command: plain memory
+    /// holds one.
     pub fn wait_for_reset(&self) {
         self.wait(r::INJECT, |broken| broken == 0, "the driver does not reset the GPU");
     }
