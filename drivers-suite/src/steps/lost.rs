@@ -215,8 +215,8 @@ pub fn steps() -> Vec<Step> {
     vec![
         step("no memory for an ioctl", Needs::Faults, one_buffer, no_memory),
         step("lost: a job of binds fails", Needs::Faults, one_buffer, failed_job),
-        step("lost: a bind fails half way", Needs::Faults, one_buffer, failed_call),
-        step("lost: a job of the GPU hangs", Needs::Faults, one_buffer, hung_gpu),
+        step("lost: a bind fails half way", Needs::FaultsOfMsm, one_buffer, failed_call),
+        step("lost: a job of the GPU hangs", Needs::FaultsOfMsm, one_buffer, hung_gpu),
         // Under the driver alone, who waits for them waits for ever.
         step("lost: binds that wait", Needs::LayerAndFaults, one_buffer, lost_by_waiting),
         step("lost: binds that wait for nothing", Needs::LayerAndFaults, one_buffer, lost_elsewhere),

@@ -28,7 +28,9 @@ pub enum Needs {
     OwnQueue,
     /// The kernel fails when it is asked to, and two queues bind.
     Faults,
-    /// That, and the layer.
+    /// That, and the kernel is msm, in which more failures make the VM unusable.
+    FaultsOfMsm,
+    /// As [`Self::Faults`], and the layer.
     LayerAndFaults,
     /// The kernel's queues can be held back, and a process can start this program again.
     Processes,
@@ -43,6 +45,7 @@ impl Needs {
                 gpu.other_binds && gpu.node.holds_queues() && gpu.driver == vk::DriverId::MESA_TURNIP
             }
             Self::Faults => gpu.other_binds && Emulator::find().is_some(),
+            Self::FaultsOfMsm => gpu.driver == vk::DriverId::MESA_TURNIP && Self::Faults.are_met(gpu),
             Self::LayerAndFaults => is_layered() && Self::Faults.are_met(gpu),
             Self::Processes => Emulator::find().is_some() && starts_again(),
         }
