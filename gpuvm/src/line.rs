@@ -53,8 +53,8 @@ impl<O: Copy + Eq> Line<O> {
     }
 
     /// Takes in a run, behind those before it. The operations of a line are given when it is known that the run
-    /// does not continue it.
-    #[inline]
+    /// does not continue it. Kept out of what is done for every piece.
+    #[inline(never)]
     pub(crate) fn add(
         &mut self,
         run: &Run<O>,

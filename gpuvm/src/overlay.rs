@@ -59,12 +59,12 @@ impl<O: Copy + Eq> Overlay<O> {
         self.order.clear();
         self.order.extend(self.pieces.iter().zip(0u32..).map(|(piece, index)| (piece.start, index)));
         self.order.sort_unstable_by_key(|&(start, _)| start);
-        self.sweep(seen)
+        self.sweep(&mut seen)
     }
 
     /// Moves from boundary to boundary with the open pieces on a heap; a piece that ended leaves the heap when it
     /// comes to the top. What is alone never gets there.
-    fn sweep(&mut self, mut seen: impl FnMut(u64, u64, OpKind<O>)) -> bool {
+    fn sweep(&mut self, seen: &mut dyn FnMut(u64, u64, OpKind<O>)) -> bool {
         let mut coming = self.order.iter().copied().peekable();
         let (mut at, mut overlapped) = (0, false);
         self.open.clear();
