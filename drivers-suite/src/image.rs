@@ -16,6 +16,8 @@ pub struct Layers {
     stride: u64,
     /// Bytes of them in which there are levels.
     used: u64,
+    /// What is said to be needed of the image.
+    pub needs: String,
 }
 
 /// A part of a layer, and what is bound there.
@@ -30,7 +32,7 @@ pub struct Piece {
 }
 
 impl Layers {
-    pub fn of(gpu: &Gpu, image: vk::Image, levels: u32, layers: u32) -> Self {
+    pub fn of(gpu: &Gpu, image: vk::Image, levels: u32, layers: u32, needs: String) -> Self {
         let told = |mip_level| {
             let aspect_mask = vk::ImageAspectFlags::COLOR;
             let subresource = vk::ImageSubresource { aspect_mask, mip_level, array_layer: 0 };
@@ -42,7 +44,7 @@ impl Layers {
         let used = ends.max().unwrap_or(0).next_multiple_of(PAGE);
         // Where there is one layer its distance from the next may be anything.
         let stride = if layers > 1 { told(0).array_pitch } else { used };
-        Self { count: layers.into(), stride, used }
+        Self { count: layers.into(), stride, used, needs }
     }
 
     /// Where the image is when it is new: where nothing is bound that was not there before. `None`: it is not there yet.
@@ -93,8 +95,8 @@ mod tests {
     /// The same binds in two images whose layers are as long and differently far apart, at different addresses.
     #[test]
     fn distances_do_not_matter() {
-        let near = Layers { count: 2, stride: 0x3000, used: 0x3000 };
-        let far = Layers { count: 2, stride: 0x4000, used: 0x3000 };
+        let near = Layers { count: 2, stride: 0x3000, used: 0x3000, needs: String::new() };
+        let far = Layers { count: 2, stride: 0x4000, used: 0x3000, needs: String::new() };
         let table = [mapping(0x10000, 0x4000, Some(7), 0), mapping(0x14000, 0x2000, None, 0)];
         let apart = [
             mapping(0x8000, 0x1000, Some(1), 0),
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_new_image_is_where_nothing_is_bound() {
-        let layers = Layers { count: 2, stride: 0x1000, used: 0x1000 };
+        let layers = Layers { count: 2, stride: 0x1000, used: 0x1000, needs: String::new() };
         let old = mapping(0x1000, 0x2000, None, 0);
         let now = [old, mapping(0x4000, 0x1000, Some(0), 0), mapping(0x8000, 0x2000, None, 0)];
         assert_eq!(layers.addresses(&[old], &now), Some(0x8000..0xa000));

@@ -70,6 +70,8 @@ struct Outcome {
     table: Vec<Mapping>,
     /// What is bound in an image, where there is one.
     image: Vec<Piece>,
+    /// What is said to be needed of it.
+    needs: String,
     /// Whether the device has residency of 2D images.
     residency: bool,
 }
@@ -83,6 +85,7 @@ impl Outcome {
             binds: None,
             table: Vec::new(),
             image: Vec::new(),
+            needs: String::new(),
             residency,
         }
     }
@@ -128,6 +131,7 @@ fn run(filter: &str) -> Result<()> {
                 ops: after.ops - before.ops,
             }),
             image: image.map(|(layers, at)| layers.pieces(&table, at)).unwrap_or_default(),
+            needs: resources.layers.as_ref().map(|layers| layers.needs.clone()).unwrap_or_default(),
             table,
             residency,
         };
@@ -178,6 +182,9 @@ fn judge(alone: &Outcome, layered: &Outcome, fewest: steps::Fewest, extra: bool)
     let offered = alone.residency || !layered.residency;
     if layered.skipped {
         return (offered || extra).then(|| "the layer cannot".into());
+    }
+    if alone.needs != layered.needs {
+        return Some(format!("needed: {}, with the layer {}", alone.needs, layered.needs));
     }
     if !offered && alone.image.is_empty() != layered.image.is_empty() {
         return Some("the image's addresses were not found".into());

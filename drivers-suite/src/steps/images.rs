@@ -1,17 +1,20 @@
 //! Binds of images; a driver without residency of images skips them.
 
+use super::sync::DRIVERS_OWN;
 use super::{Needs, Resources, Step, shuffled};
 use crate::gpu::{BLOCK, Gpu};
 use crate::image::Layers;
 use anyhow::{Result, ensure};
 use ash::vk;
+use std::time::Duration;
 
 fn made(gpu: &Gpu, format: vk::Format, size: [u32; 2], levels: u32, layers: u32) -> Result<Resources> {
     if !gpu.has_residency(format) {
         return Ok(Resources::default());
     }
     let image = gpu.image(format, size, levels, layers)?;
-    let layers = Layers::of(gpu, image, levels, layers);
+    let told = format!("{:?}", gpu.needs(format, size, levels, layers));
+    let layers = Layers::of(gpu, image, levels, layers, told);
     Ok(Resources { images: vec![image], layers: Some(layers), ..Default::default() })
 }
 
@@ -153,6 +156,37 @@ fn come_and_go(gpu: &Gpu, _: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// A bind right after creation, while the job that leaves the new image unbound is held up: it must not come before it.
+fn right_after_creation(gpu: &Gpu, _: &Resources) -> Result<()> {
+    let timeline = gpu.timeline()?;
+    let image = gpu.node.without(DRIVERS_OWN, || {
+        let image = gpu.image(vk::Format::R8G8B8A8_UNORM, ODD, 5, 3)?;
+        let extent = vk::Extent3D { width: 128, height: 128, depth: 1 };
+        let binds = [block(gpu, vk::ImageAspectFlags::COLOR, 0, 0).extent(extent)];
+        let images = [vk::SparseImageMemoryBindInfo::default().image(image).binds(&binds)];
+        let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&[1]);
+        let signals = [timeline];
+        let info = vk::BindSparseInfo::default()
+            .image_binds(&images)
+            .signal_semaphores(&signals)
+            .push_next(&mut values);
+        // SAFETY: valid arguments; nobody else uses the queue.
+        unsafe { gpu.device.queue_bind_sparse(gpu.queue, &[info], vk::Fence::null())? };
+        std::thread::sleep(Duration::from_millis(50));
+        // SAFETY: a timeline of the device.
+        let value = unsafe { gpu.device.get_semaphore_counter_value(timeline)? };
+        ensure!(value == 0, "a bind came before what it must come behind");
+        Ok(image)
+    })?;
+    gpu.wait(timeline, 1)?;
+    // SAFETY: the bind is over.
+    unsafe {
+        gpu.device.destroy_image(image, None);
+        gpu.device.destroy_semaphore(timeline, None);
+    }
+    Ok(())
+}
+
 /// A step for a format: an odd size with several levels and layers, every block and the tails.
 macro_rules! format {
     ($format:ident) => {
@@ -203,6 +237,14 @@ pub fn steps() -> Vec<Step> {
             needs: Needs::Nothing,
             prepare: large,
             run: formats,
+            fewest: None,
+            extra: true,
+        },
+        Step {
+            name: "an image right after creation",
+            needs: Needs::OwnQueue,
+            prepare: large,
+            run: right_after_creation,
             fewest: None,
             extra: true,
         },

@@ -137,7 +137,7 @@ fn imported(gpu: &Gpu, on: &Resources) -> Result<()> {
 }
 
 /// The bind queue of the kernel's on which Turnip maps by itself: the first one that it makes.
-const DRIVERS_OWN: u32 = 1;
+pub const DRIVERS_OWN: u32 = 1;
 
 /// Binds right after creation, while the driver's own job for the new resource is held up and everything else runs: they must not come
 /// before it.
