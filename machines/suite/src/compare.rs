@@ -7,8 +7,11 @@ use std::thread;
 use crate::kernel::{Kernel, Mapping};
 use crate::script::{Driver, Outcome, Player, Step, VmView, drm};
 
-/// How long queued work may take to come to rest: plenty for what one step can queue.
+/// How long queued work gets to come to rest before it is looked at. Where that is not enough, it gets the same again.
 const SETTLE: Duration = Duration::from_millis(2);
+
+/// How often it is looked at before a difference is one: plenty for what one step can queue.
+const LOOKS: usize = 10;
 
 /// Where the emulated kernel differs from the real one.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +72,41 @@ pub fn compare<D: Driver>(
             Step::Driver(step) => D::changes(step),
         };
         if changes {
-            thread::sleep(SETTLE);
-            let (theirs, ours) = (real.view(), emulated.view());
-            if !names.agree(&theirs, &ours) {
-                return Err(Difference::View { step: n, real: theirs, emulated: ours });
-            }
+            settle(&mut names, &mut real, &mut emulated).map_err(|(real, emulated)| Difference::View {
+                step: n,
+                real,
+                emulated,
+            })?;
         }
     }
     Ok(tally)
 }
 
+/// Waits until both have the same VMs. If they never have, what they have in the end.
+fn settle<D: Driver>(
+    names: &mut Names,
+    real: &mut Player<impl Kernel, D>,
+    emulated: &mut Player<impl Kernel, D>,
+) -> Result<(), (Vec<VmView>, Vec<VmView>)> {
+    let mut looks = 0;
+    loop {
+        thread::sleep(SETTLE);
+        let (theirs, ours) = (real.view(), emulated.view());
+        // What is half done names objects wrongly.
+        let mut learnt = names.clone();
+        if learnt.agree(&theirs, &ours) {
+            *names = learnt;
+            return Ok(());
+        }
+        looks += 1;
+        if looks == LOOKS {
+            return Err((theirs, ours));
+        }
+    }
+}
+
 /// Which of the real kernel's objects is which of the emulated one's: learnt from where they show up.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Names(HashMap<u64, u64>);
 
 impl Names {

@@ -16,8 +16,7 @@ fn map_op(handle: u32, page: u64, pages: u64) -> VmBindOp {
     }
 }
 
-/// The handle stays where a pointer to the object belongs (`vm_bind_job_lookup_ops`), and is put as one
-/// (`msm_vma_job_free`). Once this passes, [`crate::refusals`] and the scripts may have the case too.
+/// The handle is in the place of a pointer to the object, and is put as one on the way out (`vm_bind_job_lookup_ops`). Once this passes, [`crate::refusals`] and the scripts may have the case too.
 #[test]
 #[ignore = "takes the kernel down (7.2.13)"]
 fn an_object_that_does_not_exist() {
