@@ -137,6 +137,12 @@ fn the_opt_in_comes_before_the_vm() {
     assert_eq!(MsmVm::create(node.clone()).err(), Some(Errno::BUSY), "to ask made the VM");
     assert_eq!(raw_bind(&*node, 0, 0, &[]).map(drop), Err(Errno::INVAL));
 
+    // Here 7.2 and 7.3 differ: in 7.3 this makes the VM, by its source.
+    let node = open();
+    let mut queue = SubmitqueueNew { flags: SUBMITQUEUE_VM_BIND, ..Default::default() };
+    assert_eq!(ioctl(&*node, &mut queue), Err(Errno::INVAL));
+    assert!(MsmVm::create(node).is_ok(), "a queue that was refused made no VM");
+
     let node = open();
     get_param(&*node, PARAM_GPU_ID).unwrap();
     assert_eq!(MsmVm::create(node).err(), Some(Errno::BUSY), "reading a parameter made the VM");
