@@ -81,6 +81,10 @@ pub fn add(
         // It would be in memory that ends with the machine.
         ("MESA_SHADER_CACHE_DISABLE", "1".to_owned()),
     ];
+    if gpu == Gpu::Msm {
+        // An A702 has no multiview, without which Turnip calls itself a Vulkan 1.0 driver unless it may be one that does not conform.
+        variables.push(("TU_DEBUG", "noconform".to_owned()));
+    }
     if let Some(layer) = &stack.layer {
         let library = fs::read(layer).with_context(|| layer.display().to_string())?;
         closure.add_needed(initramfs, &library).with_context(|| layer.display().to_string())?;
