@@ -47,6 +47,12 @@ impl<O: Copy + Eq> Overlay<O> {
         self.pieces.push(Piece { start, end, kind });
     }
 
+    /// Whether each request by itself `is_true`, in the order in which they came.
+    #[inline]
+    pub(crate) fn all(&self, mut is_true: impl FnMut(u64, u64, OpKind<O>) -> bool) -> bool {
+        self.pieces.iter().all(|piece| is_true(piece.start, piece.end, piece.kind))
+    }
+
     /// Gives what can be seen from above, in the order of addresses, and says whether a request hid (part of)
     /// another.
     pub(crate) fn visit(&mut self, mut seen: impl FnMut(u64, u64, OpKind<O>)) -> bool {

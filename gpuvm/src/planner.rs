@@ -100,8 +100,20 @@ impl<O: Copy + Eq> Planner<O> {
     pub fn plan<D: Driver>(&mut self, vm: &Vm<O, D>) -> Plan<O> {
         let mut ops = core::mem::take(&mut self.spare);
         let mut content = Content::new(vm.tree());
-        let mut run: Option<Run<O>> = None;
+        // Programs name again what is bound already. That shows at the first want that is not, or costs half of a plan.
+        let all_there = self.overlay.all(|start, end, kind| content.is(start, end, kind));
+        let overlapped = !all_there && self.lay_out(&mut content, &mut ops);
+        let Policy { shares_tables, max_ops, block_size, .. } = self.policy;
+        let table = shares_tables.then_some(block_size);
+        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops, table };
+        self.clear();
+        plan
+    }
+
+    /// Gives the operations, and says whether wants overlap.
+    fn lay_out(&mut self, content: &mut Content<'_, O>, ops: &mut Vec<Op<O>>) -> bool {
         let Self { line, rules, .. } = self;
+        let mut run: Option<Run<O>> = None;
         line.restart();
         // A run stays where it is until it is finished: moving it would be most of the work of a short one.
         let overlapped = self.overlay.visit(|start, end, kind| {
@@ -109,19 +121,15 @@ impl<O: Copy + Eq> Planner<O> {
                 if run.try_extend(start, end, kind) {
                     return;
                 }
-                line.add(run, &mut content, rules, &mut ops);
+                line.add(run, content, rules, ops);
             }
             run = Some(Run::new(start, end, kind));
         });
         if let Some(run) = &run {
-            line.add(run, &mut content, rules, &mut ops);
+            line.add(run, content, rules, ops);
         }
-        line.finish(u64::MAX, &mut content, rules, &mut ops);
-        let Policy { shares_tables, max_ops, block_size, .. } = self.policy;
-        let table = shares_tables.then_some(block_size);
-        let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops, table };
-        self.clear();
-        plan
+        line.finish(u64::MAX, content, rules, ops);
+        overlapped
     }
 
     /// Takes back the memory of a plan that is done with.

@@ -78,6 +78,14 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
         self.parts(start, end, |from, to, mapping| part(from, to, !shows(mapping, kind, start, objects)));
     }
 
+    /// Whether `start..end` is as `kind` has it from `start` on.
+    #[inline]
+    pub(crate) fn is(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
+        let mut same = true;
+        self.compare(start, end, kind, |_, _, differs| same &= !differs);
+        same
+    }
+
     /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
     pub(crate) fn shows(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
         let mut at = start;
