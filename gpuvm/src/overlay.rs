@@ -47,10 +47,10 @@ impl<O: Copy + Eq> Overlay<O> {
         self.pieces.push(Piece { start, end, kind });
     }
 
-    /// Whether each request by itself `is_true`, in the order in which they came.
+    /// Whether the requests came in the order of addresses, and each `is_true`.
     #[inline]
-    pub(crate) fn all(&self, mut is_true: impl FnMut(u64, u64, OpKind<O>) -> bool) -> bool {
-        self.pieces.iter().all(|piece| is_true(piece.start, piece.end, piece.kind))
+    pub(crate) fn all_in_order(&self, mut is_true: impl FnMut(u64, u64, OpKind<O>) -> bool) -> bool {
+        self.sorted && self.pieces.iter().all(|piece| is_true(piece.start, piece.end, piece.kind))
     }
 
     /// Gives what can be seen from above, in the order of addresses, and says whether a request hid (part of)

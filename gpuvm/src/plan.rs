@@ -28,7 +28,7 @@ pub struct Plan<O> {
     pub(crate) ops: Vec<Op<O>>,
     /// Number of wants that the plan satisfies.
     pub wanted: usize,
-    /// Whether a want hid a part of an earlier one; nobody looks where each of them is there already.
+    /// Whether a want hid a part of an earlier one.
     pub overlapped: bool,
     pub(crate) max_ops: usize,
     /// Bytes of a page table whose operations stay together, where that matters.
