@@ -78,12 +78,13 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
         self.parts(start, end, |from, to, mapping| part(from, to, !shows(mapping, kind, start, objects)));
     }
 
-    /// Whether `start..end` is as `kind` has it from `start` on.
+    /// Whether a glance tells that `start..end` is as `kind` has it from `start` on.
     #[inline]
     pub(crate) fn is(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
-        let mut same = true;
-        self.compare(start, end, kind, |_, _, differs| same &= !differs);
-        same
+        match self.one_part(start, end) {
+            Some(mapping) => shows(mapping, kind, start, self.view.objects),
+            None => self.shows(start, end, kind),
+        }
     }
 
     /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
