@@ -2,6 +2,7 @@
 //! maps (by the kernel's account, or by its page tables), and scripts of ioctls that two kernels play side by side, the real
 //! one and the emulated one.
 
+pub mod bind;
 pub mod compare;
 pub mod gate;
 pub mod generated;

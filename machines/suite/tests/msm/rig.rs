@@ -1,19 +1,13 @@
 //! What the tests share: a VM, its objects, and a look at what its page tables map.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kmd::msm::{BoOptions, MsmVm, create_bo};
-use kmd::syncobj::{Wait, Waited};
 use kmd::uapi::msm::{BO_NO_SHARE, SUBMITQUEUE_VM_BIND, SubmitqueueNew, VmBind, VmBindOp};
-use kmd::{BindOp, BindTarget, BufferObject, Errno, Node, Refused, RenderNode, Request, Syncobj, Vm};
+use kmd::{BindOp, BufferObject, Errno, Node, Refused, RenderNode, Syncobj, Vm};
+use tessera_machines_suite::bind;
+pub use tessera_machines_suite::bind::*;
 use tessera_machines_suite::smmu::{Smmu, mark};
-
-pub const PAGE: u64 = 4096;
-pub const BLOCK: u64 = 2 << 20;
-
-/// Where tests map.
-pub const BASE: u64 = 0x10_0000_0000;
 
 /// A mapping: address from [`BASE`] on, length, object (none: null) and offset in it. Pages that continue each other are one.
 pub type Seen = (u64, u64, Option<(u32, u64)>);
@@ -115,29 +109,9 @@ impl Rig {
     }
 }
 
-/// A map at `va` bytes from [`BASE`] on; likewise the two below.
+/// A map at `va` bytes from [`BASE`] on.
 pub fn map(va: u64, len: u64, bo: &BufferObject, offset: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Map { bo: bo.handle(), offset } }
-}
-
-pub fn null(va: u64, len: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Null }
-}
-
-pub fn unmap(va: u64, len: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Unmap }
-}
-
-/// Waits for a syncobj or a point of it, as long as anything here may take.
-pub fn wait(syncobj: &Syncobj, point: Option<u64>) {
-    let how = Wait { for_submit: true, ..Wait::ALL }.within(Duration::from_secs(10));
-    assert_eq!(syncobj.wait(point, how), Ok(Waited::Done { first: 0 }), "a wait that should end");
-}
-
-/// Whether it is signalled now.
-pub fn is_signaled(syncobj: &Syncobj, point: Option<u64>) -> bool {
-    let how = Wait { until_ns: 0, for_submit: true, ..Wait::ALL };
-    syncobj.wait(point, how).unwrap() == Waited::Done { first: 0 }
+    bind::map(va, len, bo.handle(), offset)
 }
 
 /// A raw VM_BIND without syncobjs.
@@ -145,10 +119,4 @@ pub fn raw_bind(node: &dyn Node, queue_id: u32, flags: u32, ops: &[VmBindOp]) ->
     let mut arg = VmBind { queue_id, flags, ..Default::default() };
     arg.set_ops(ops);
     ioctl(node, &mut arg).map(|()| arg)
-}
-
-/// An ioctl without kmd's retries and checks.
-pub fn ioctl<R: Request>(node: &dyn Node, arg: &mut R) -> Result<(), Errno> {
-    // SAFETY: the tests pass structures whose pointers are valid, or values that the kernel refuses.
-    unsafe { node.ioctl(R::REQUEST, (&raw mut *arg).cast()) }
 }

@@ -7,18 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kmd::panthor::{BoOptions, PanthorVm, create_bo};
-use kmd::syncobj::{Wait, Waited};
 use kmd::uapi::panthor::*;
 use kmd::{
-    BindOp, BindTarget, BufferObject, Errno, GemHandle, Node, Refused, RenderNode, Request, Syncobj, Vm,
-    gpuvas,
+    BindOp, BindTarget, BufferObject, Errno, GemHandle, Node, Refused, RenderNode, Syncobj, Vm, gpuvas,
 };
-
-pub const PAGE: u64 = 4096;
-pub const BLOCK: u64 = 2 << 20;
-
-/// Where tests map.
-pub const BASE: u64 = 0x10_0000_0000;
+pub use tessera_machines_suite::bind::*;
 
 /// Above this, every rig has a page of its own, by which its VM is found among all.
 pub const MARKERS: u64 = 0x7f00_0000_0000;
@@ -131,39 +124,8 @@ fn account() -> Vec<Vec<gpuvas::Mapping>> {
     }
 }
 
-/// A map at `va` bytes from [`BASE`] on; likewise the two below.
-pub fn map(va: u64, len: u64, bo: GemHandle, offset: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Map { bo, offset } }
-}
-
-pub fn null(va: u64, len: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Null }
-}
-
-pub fn unmap(va: u64, len: u64) -> BindOp {
-    BindOp { va: BASE + va, len, target: BindTarget::Unmap }
-}
-
-/// Waits for a syncobj or a point of it, as long as anything here may take.
-pub fn wait(syncobj: &Syncobj, point: Option<u64>) {
-    let how = Wait { for_submit: true, ..Wait::ALL }.within(Duration::from_secs(10));
-    assert_eq!(syncobj.wait(point, how), Ok(Waited::Done { first: 0 }), "a wait that should end");
-}
-
-/// Whether it is signalled now.
-pub fn is_signaled(syncobj: &Syncobj, point: Option<u64>) -> bool {
-    let how = Wait { until_ns: 0, for_submit: true, ..Wait::ALL };
-    syncobj.wait(point, how).unwrap() == Waited::Done { first: 0 }
-}
-
 /// A raw VM_BIND: its result, and `ops.count` afterwards.
 pub fn raw_bind(node: &dyn Node, vm_id: u32, flags: u32, ops: &[VmBindOp]) -> (Result<(), Errno>, u32) {
     let mut arg = VmBind { vm_id, flags, ops: ObjArray::new(ops) };
     (ioctl(node, &mut arg), arg.ops.count)
-}
-
-/// An ioctl without kmd's retries and checks.
-pub fn ioctl<R: Request>(node: &dyn Node, arg: &mut R) -> Result<(), Errno> {
-    // SAFETY: the tests pass structures whose pointers are valid, or values that the kernel refuses.
-    unsafe { node.ioctl(R::REQUEST, (&raw mut *arg).cast()) }
 }
