@@ -37,5 +37,5 @@ fn a_wrong_emulator() {
     let at = prelude().len();
     let op = Faults { op: Some(1), ..Faults::default() };
     assert!(matches!(wrong(op), Err(Difference::View { step, .. }) if step == at));
-    assert!(matches!(wrong(Faults::default()), Ok(_)));
+    assert!(wrong(Faults::default()).is_ok());
 }
