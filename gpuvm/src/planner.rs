@@ -100,9 +100,7 @@ impl<O: Copy + Eq> Planner<O> {
     pub fn plan<D: Driver>(&mut self, vm: &Vm<O, D>) -> Plan<O> {
         let mut ops = core::mem::take(&mut self.spare);
         let mut content = Content::new(vm.tree());
-        // Programs name again what is bound already, and mostly in order. One glance tells, up to the first want that is not there.
-        let all_there = self.overlay.all_in_order(|start, end, kind| content.is(start, end, kind));
-        let overlapped = !all_there && self.lay_out(&mut content, &mut ops);
+        let overlapped = self.lay_out(&mut content, &mut ops);
         let Policy { shares_tables, max_ops, block_size, .. } = self.policy;
         let table = shares_tables.then_some(block_size);
         let plan = Plan { ops, wanted: self.wanted, overlapped, max_ops, table };

@@ -1,7 +1,7 @@
 //! Joining what continues, and trimming it to what differs.
 
 use crate::mapping::{Body, View};
-use crate::tree::Cursor;
+use crate::tree::{Cursor, Leaf};
 use crate::vm_bo::NONE;
 use crate::{Op, OpKind, VaRange};
 
@@ -49,11 +49,18 @@ impl<O: Copy + Eq> Run<O> {
 pub(crate) struct Content<'a, O> {
     view: View<'a, O>,
     cursor: Cursor,
+    /// The leaf that the cursor is in, and what of the addresses around it has no other: from its first mapping on,
+    /// or from 0, up to the first one of the next leaf.
+    leaf: &'a Leaf<Body>,
+    low: u64,
+    high: u64,
 }
 
 impl<'a, O: Copy + Eq> Content<'a, O> {
     pub(crate) fn new(view: View<'a, O>) -> Self {
-        Self { view, cursor: view.tree.first() }
+        let cursor = view.tree.first();
+        let (leaf, low, high) = view.tree.leaf(cursor);
+        Self { view, cursor, leaf, low, high }
     }
 
     /// Gives what is mapped in `start..end`, piece by piece and without a gap.
@@ -78,30 +85,46 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
         self.parts(start, end, |from, to, mapping| part(from, to, !shows(mapping, kind, start, objects)));
     }
 
-    /// Whether a glance tells that `start..end` is as `kind` has it from `start` on.
+    /// Whether `start..end` is as `kind` has it from `start` on.
     #[inline]
     pub(crate) fn is(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
         match self.one_part(start, end) {
             Some(mapping) => shows(mapping, kind, start, self.view.objects),
-            None => self.shows(start, end, kind),
+            None => self.is_in_parts(start, end, kind),
         }
+    }
+
+    #[inline(never)]
+    fn is_in_parts(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
+        if kind != OpKind::Unmap {
+            return self.shows(start, end, kind);
+        }
+        let mut is_hole = true;
+        self.many_parts(start, end, |_, _, mapping| is_hole &= mapping.is_none());
+        is_hole
     }
 
     /// Whether all of `start..end` is mapped and shows what `kind` shows from `start` on.
     pub(crate) fn shows(&mut self, start: u64, end: u64, kind: OpKind<O>) -> bool {
         let mut at = start;
         let View { tree, objects } = self.view;
-        self.cursor = tree.floor_near(self.cursor, start);
-        tree.scan(self.cursor, |_, key, body| {
+        let mut last = tree.floor_near(self.cursor, start);
+        tree.scan(last, |cursor, key, body| {
             if body.end > at {
                 if key > at || !shows(Some((key, body)), kind, start, objects) {
                     return false;
                 }
-                at = body.end;
+                (last, at) = (cursor, body.end);
             }
             at < end
         });
+        self.go(last);
         at >= end
+    }
+
+    fn go(&mut self, to: Cursor) {
+        self.cursor = to;
+        (self.leaf, self.low, self.high) = self.view.tree.leaf(to);
     }
 
     /// Gives the parts of `start..end` that belong to one mapping each, and those that belong to none.
@@ -134,32 +157,28 @@ impl<'a, O: Copy + Eq> Content<'a, O> {
             }
             at < end
         });
-        self.cursor = last;
+        self.go(last);
         if at < end {
             part(at, end, None);
         }
     }
 
-    /// The short way for one part right here or next: in the mapping at the cursor, in the one behind it, or in the
-    /// hole between the two.
+    /// The short way for one part right here or next, in the leaf: in the mapping at the cursor, in the one behind it, or
+    /// in the hole beside one of the two.
     #[inline]
     fn one_part(&mut self, start: u64, end: u64) -> Option<Option<(u64, &'a Body)>> {
-        let within = |&(key, body): &(u64, &Body)| key <= start && end <= body.end;
-        let tree = self.view.tree;
-        let next = tree.next(self.cursor);
-        let behind = tree.get(next);
-        if behind.as_ref().is_some_and(within) {
-            self.cursor = next;
-            return Some(behind);
+        let leaf = self.leaf;
+        self.cursor.step(leaf.key(self.cursor.index() + 1) <= start);
+        let index = self.cursor.index();
+        let key = leaf.key(index);
+        if start < key {
+            return (self.low <= start && index == 0 && end <= key.min(self.high)).then_some(None);
         }
-        let here = tree.get(self.cursor);
-        if here.as_ref().is_some_and(within) {
-            return Some(here);
+        let body = leaf.value(index);
+        if end <= body.end {
+            return Some(Some((key, body)));
         }
-        // There is nothing at the cursor only where there is nothing at all.
-        let hole = here.is_none_or(|(key, body)| key <= start && body.end <= start)
-            && behind.is_none_or(|(key, _)| end <= key);
-        hole.then_some(None)
+        (body.end <= start && end <= leaf.key(index + 1).min(self.high)).then_some(None)
     }
 }
 

@@ -56,6 +56,20 @@ pub(crate) struct Cursor {
     index: usize,
 }
 
+impl Cursor {
+    /// Which entry of its leaf it is at.
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        self.index
+    }
+
+    /// Goes to the next entry of the leaf, or not.
+    #[inline]
+    pub(crate) fn step(&mut self, goes: bool) {
+        self.index += usize::from(goes);
+    }
+}
+
 /// The place where a key is or would be inserted, valid until the tree changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat {
@@ -211,6 +225,14 @@ impl<V: Copy + Default> Tree<V> {
     pub(crate) fn get(&self, cursor: Cursor) -> Option<(u64, &V)> {
         let leaf = &self.leaves[cursor.leaf];
         (cursor.index < leaf.len()).then(|| (leaf.keys.0[cursor.index], leaf.value(cursor.index)))
+    }
+
+    /// The leaf of an entry, its first key, 0 where it is the first leaf, and the first key of the next leaf.
+    pub(crate) fn leaf(&self, cursor: Cursor) -> (&Leaf<V>, u64, u64) {
+        let leaf = &self.leaves[cursor.leaf];
+        let low = if leaf.prev == NONE { 0 } else { leaf.key(0) };
+        let high = if leaf.next == NONE { u64::MAX } else { self.leaves[leaf.next].key(0) };
+        (leaf, low, high)
     }
 
     /// The place behind `cursor`.

@@ -216,6 +216,17 @@ impl<O: Copy + Eq, D: Driver> Vm<O, D> {
         size_of::<Self>() + self.tree.memory_bytes() + self.bos.memory_bytes() + self.links.memory_bytes()
     }
 
+    /// Whether every one of `ops` has nothing to change: to be asked before they are planned, as programs name again and
+    /// again what they have bound already. Best in the order of addresses; up to the first one that is not there.
+    pub fn holds(&self, ops: &[Op<O>]) -> bool {
+        let mut content = Content::new(self.tree());
+        ops.iter().all(|&Op { range: VaRange { start, len }, kind }| {
+            let end = start.wrapping_add(len);
+            // What is no range is for the planner to refuse.
+            start < end && content.is(start, end, kind)
+        })
+    }
+
     /// The operations that bring back what is mapped now after `ops` were applied, in that order: holes become
     /// unmaps, null mappings null mappings. To be called before the operations are applied; for a batch of which
     /// the kernel accepted a part, with that part. As few as [`Planner`](crate::Planner) would need, disjoint and in

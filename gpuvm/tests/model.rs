@@ -256,6 +256,13 @@ impl World {
                 wanted[page] = Some(if policy.null_mapping { shown } else { shown.filter(|t| !t.is_null()) });
             }
         }
+        let is_there = |op: &Op<u8>| {
+            span(op.range).enumerate().all(|(n, page)| self.model.content[page] == nth(op.kind, n))
+        };
+        wants.iter().for_each(|op| assert_eq!(self.vm.holds(&[*op]), is_there(op), "{op:?}"));
+        assert_eq!(self.vm.holds(wants), wants.iter().all(is_there));
+        let there: Vec<_> = wants.iter().filter(|op| is_there(op)).copied().collect();
+        assert!(self.vm.holds(&there));
         let plan = self.planner.plan(&self.vm);
         assert_eq!((plan.wanted, plan.overlapped), (count, overlapped));
         check_ops(plan.ops(), &self.model.content, &wanted);

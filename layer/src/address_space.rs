@@ -16,11 +16,7 @@ use thiserror::Error;
 pub use crate::mirror::{BoId, Object};
 
 /// One wanted binding: a range of addresses and what shall be there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Want {
-    pub range: VaRange,
-    pub kind: OpKind<BoId>,
-}
+pub type Want = Op<BoId>;
 
 /// Why a bind failed. Unless it is [`BindError::Lost`], mirror and kernel are as they were before.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -378,6 +374,10 @@ impl State {
     /// What makes the wanted bindings true, and takes away what is left of evicted objects.
     fn plan(&mut self, wants: &[Want], freed_kind: OpKind<BoId>) -> Result<Plan<BoId>, BindError> {
         let Self { mirror, planner, .. } = self;
+        // Programs name again what is bound already.
+        if mirror.holds(wants) {
+            return Ok(mirror.plan(planner));
+        }
         let mut has_evicted = false;
         let evicted = mirror.each_evicted(|range| {
             has_evicted = true;

@@ -69,6 +69,28 @@ fn an_object_whose_memory_goes_is_unbound_and_closed_at_once() {
 }
 
 #[test]
+fn what_is_named_again_is_bound_again_only_where_something_changed() {
+    for rig in Rig::both(Faults::default()) {
+        let (object, other) = (rig.object(), rig.object());
+        let same = [map(8, 2, &object, 0), map(0, 4, &object, 9)];
+        let calls_of = |wants: &[Want]| {
+            let before = rig.node.counters().binds;
+            rig.space.bind(1, wants).unwrap();
+            rig.node.counters().binds - before
+        };
+        assert_eq!([&same, &same, &same].map(|wants| calls_of(wants)), [1, 0, 0]);
+        assert_eq!(calls_of(&[map(1, 1, &other, 0)]), 1);
+        assert_eq!([&same, &same].map(|wants| calls_of(wants)), [1, 0]);
+        rig.space.evict(other).unwrap();
+        assert_eq!([&same, &same].map(|wants| calls_of(wants)), [0, 0]);
+        rig.space.forget(&[range(9, 1)]).unwrap();
+        assert_eq!([&same, &same].map(|wants| calls_of(wants)), [1, 0]);
+        rig.space.evict(object).unwrap();
+        assert_eq!((calls_of(&same), rig.bound()), (0, 0));
+    }
+}
+
+#[test]
 fn an_object_that_is_bound_nowhere_is_closed_too() {
     for rig in Rig::both(Faults::default()) {
         let object = rig.object();

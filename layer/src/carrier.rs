@@ -8,9 +8,9 @@ use kmd::syncobj::{self, Wait, Waited};
 use kmd::{
     BindOp, BindTarget, BorrowedObject, BufferObject, Errno, GemHandle, Limits, Node, SyncPoint, Syncobj,
 };
+use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a buffer object of the mirror is to those who execute binds.
 pub enum Backing {
@@ -159,36 +159,43 @@ fn bind_at_once(
     sent
 }
 
-/// What is in the one bind queue of a VM that prefers binds at once: these may not overtake it. Asked and told under the lock of the
+/// What is in a bind queue of the kernel's: what is done without the queue may not overtake it. Asked and told under the lock of the
 /// address space, in whose order binds reach the kernel.
 pub struct Pending {
     node: Arc<dyn Node>,
-    /// Every queued call signals the next point.
-    timeline: Syncobj,
-    queued: AtomicU64,
-    /// The last point that was seen signalled.
-    over: AtomicU64,
+    /// Every queued call puts its fence here, in place of that of the one before.
+    last: Syncobj,
+    /// Whether that fence was not seen signalled yet.
+    is_busy: AtomicBool,
 }
 
 impl Pending {
     pub fn new(node: Arc<dyn Node>) -> Result<Self, Errno> {
-        let timeline = Syncobj::create(node.clone(), false)?;
-        Ok(Self { node, timeline, queued: AtomicU64::new(0), over: AtomicU64::new(0) })
+        let last = Syncobj::create(node.clone(), false)?;
+        Ok(Self { node, last, is_busy: AtomicBool::new(false) })
     }
 
     /// Whether the queue is empty and nothing is to be waited for. In doubt it is not.
     fn allows_at_once(&self, waits: &[SyncPoint]) -> bool {
-        let queued = self.queued.load(Ordering::Relaxed);
-        if self.over.load(Ordering::Relaxed) != queued {
-            let Ok(over) = self.timeline.last_signaled() else { return false };
-            self.over.store(over, Ordering::Relaxed);
-            if over != queued {
+        let is_over = |points: &[SyncPoint]| {
+            let poll = Wait { until_ns: 0, ..Wait::ALL };
+            matches!(syncobj::wait(&*self.node, points, poll), Ok(Waited::Done { .. }))
+        };
+        if self.is_busy.load(Ordering::Relaxed) {
+            if !is_over(&[self.last.binary()]) {
                 return false;
             }
+            self.is_busy.store(false, Ordering::Relaxed);
         }
-        let poll = Wait::ALL.within(Duration::ZERO);
-        waits.is_empty() || matches!(syncobj::wait(&*self.node, waits, poll), Ok(Waited::Done { .. }))
+        is_over(waits)
     }
+}
+
+/// A bind queue of the kernel's.
+#[derive(Clone)]
+pub struct KernelQueue {
+    pub vm: Arc<dyn kmd::Vm>,
+    pub pending: Arc<Pending>,
 }
 
 /// What a driver does in the same address space by itself, and binds must come behind.
@@ -200,8 +207,12 @@ pub trait Before: Send + Sync {
     fn point(&self) -> Result<SyncPoint, Errno>;
 }
 
-/// A bind queue of the kernel's: what was carried will be in force when it has come to it. The first call waits, the last one signals.
-/// Where the kernel prefers that, and nothing has to be waited for, it is in force and signalled on return.
+/// Those of a call, of which most have few.
+type Points = SmallVec<[SyncPoint; 4]>;
+
+/// The way through a bind queue of the kernel's: what was carried will be in force when it has come to it. The first call waits, the last
+/// one signals. Where nothing has to be waited for, and there is nothing to bind or the kernel prefers that, it is in force and signalled
+/// on return.
 pub struct Queued<'a> {
     vm: &'a dyn kmd::Vm,
     batch: &'a mut Vec<BindOp>,
@@ -213,8 +224,8 @@ pub struct Queued<'a> {
 }
 
 impl<'a> Queued<'a> {
-    /// `batch` is kept for its memory. `before`: what operations must come behind, if anything. `pending`: where the kernel prefers binds
-    /// at once.
+    /// `batch` is kept for its memory. `before`: what operations must come behind, if anything. `pending`: what is in the queue, where
+    /// what can be done without it may be.
     pub fn new(
         vm: &'a dyn kmd::Vm,
         batch: &'a mut Vec<BindOp>,
@@ -234,33 +245,34 @@ impl<'a> Queued<'a> {
     /// Makes one call for what is in the batch.
     fn call(&mut self, first: bool, last: bool) -> Result<(), Errno> {
         let signals = if last { self.signals } else { &[] };
+        let waits = if first { self.waits } else { &[] };
+        let (mut waits, mut signals) = (Points::from_slice(waits), Points::from_slice(signals));
+        let before = self.before.filter(|_| first && !self.batch.is_empty());
+        if let Some(before) = before {
+            waits.push(before.point()?);
+        }
+        signals.extend(self.pending.map(|pending| pending.last.binary()));
+        self.vm.bind_async(self.batch, &waits, &signals)?;
+        self.came_behind |= before.is_some();
         if let Some(pending) = self.pending {
-            let point = pending.queued.load(Ordering::Relaxed) + 1;
-            let signals = [signals, &[pending.timeline.point(point)]].concat();
-            self.vm.bind_async(self.batch, if first { self.waits } else { &[] }, &signals)?;
-            pending.queued.store(point, Ordering::Relaxed);
-            return Ok(());
+            pending.is_busy.store(true, Ordering::Relaxed);
         }
-        if !first {
-            return self.vm.bind_async(self.batch, &[], signals);
-        }
-        let Some(before) = self.before.filter(|_| !self.batch.is_empty()) else {
-            return self.vm.bind_async(self.batch, self.waits, signals);
-        };
-        let mut waits = self.waits.to_vec();
-        waits.push(before.point()?);
-        self.vm.bind_async(self.batch, &waits, signals)?;
-        self.came_behind = true;
         Ok(())
     }
 }
 
 impl Carrier for Queued<'_> {
     fn carry(&mut self, chunks: &mut dyn Iterator<Item = &[Op<BoId>]>, objects: &Objects<'_>) -> Sent {
+        let mut chunks = chunks.peekable();
+        let is_empty = chunks.peek().is_none();
+        if is_empty && self.waits.is_empty() && self.signals.is_empty() {
+            return Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
+        }
         if let Some(pending) = self.pending
+            && (is_empty || self.vm.limits().prefers_at_once)
             && pending.allows_at_once(self.waits)
         {
-            let mut sent = bind_at_once(self.vm, self.batch, chunks, objects, true);
+            let mut sent = bind_at_once(self.vm, self.batch, &mut chunks, objects, true);
             let mut signals = self.signals.iter();
             while sent.end.is_ok()
                 && let Some(signal) = signals.next()
@@ -270,11 +282,7 @@ impl Carrier for Queued<'_> {
             return sent;
         }
         let mut sent = Sent { ops: 0, pieces: 0, calls: 0, end: Ok(()) };
-        let mut chunks = chunks.peekable();
-        let mut next = chunks.next();
-        if next.is_none() && !(self.waits.is_empty() && self.signals.is_empty()) {
-            next = Some(&[]);
-        }
+        let mut next = chunks.next().or(Some(&[]));
         while let Some(chunk) = next {
             let last = chunks.peek().is_none();
             sent.end = fill_batch(self.batch, chunk, objects).and_then(|()| {

@@ -70,11 +70,11 @@ const ASPECT: DecodeError = DecodeError::Rule(
 pub struct Decoder<'a> {
     device: &'a Device,
     sparse: &'a Sparse,
-    last: Option<Bindable>,
+    last: Bindable,
 }
 
-/// Memory that was looked up.
-#[derive(Clone, Copy)]
+/// Memory that was looked up; by default none.
+#[derive(Clone, Copy, Default)]
 struct Bindable {
     memory: vk::DeviceMemory,
     object: BoId,
@@ -82,9 +82,20 @@ struct Bindable {
     bindable: u64,
 }
 
+impl Bindable {
+    /// What `len` bytes of it are to the planner.
+    #[inline]
+    fn kind(&self, offset: u64, len: u64) -> Result<OpKind<BoId>, DecodeError> {
+        if offset.checked_add(len).is_none_or(|end| end > self.bindable) {
+            return Err(MEMORY_OUTSIDE);
+        }
+        Ok(OpKind::Map { object: self.object, offset })
+    }
+}
+
 impl<'a> Decoder<'a> {
     pub fn new(device: &'a Device, sparse: &'a Sparse) -> Self {
-        Self { device, sparse, last: None }
+        Self { device, sparse, last: Bindable::default() }
     }
 
     /// Appends what one batch wants.
@@ -133,23 +144,30 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
+    /// Apart from the rest: games bind by the thousand, and every instruction counts.
+    #[inline(never)]
     fn buffer(
         &mut self,
         buffer: &Buffer,
         binds: &[vk::SparseMemoryBind],
         wants: &mut Vec<Want>,
     ) -> Result<(), DecodeError> {
-        wants.reserve(binds.len());
-        for bind in binds {
+        let Buffer { range, size, alignment, unbound, .. } = *buffer;
+        let mut last = self.last;
+        let before = wants.len();
+        wants.resize(before + binds.len(), Want { range, kind: unbound });
+        for (bind, want) in binds.iter().zip(&mut wants[before..]) {
             if bind.flags.contains(vk::SparseMemoryBindFlags::METADATA) {
                 return Err(METADATA);
             }
-            let size = checked_size(bind, buffer.range.len, buffer.size, buffer.alignment)?;
-            let kind = self.backing(bind.memory, bind.memory_offset, size, buffer.unbound)?;
-            wants.push(Want {
-                range: VaRange { start: buffer.range.start + bind.resource_offset, len: size },
-                kind,
-            });
+            let len = checked_size(bind, range.len, size, alignment)?;
+            want.range = VaRange { start: range.start + bind.resource_offset, len };
+            if bind.memory != vk::DeviceMemory::null() {
+                if bind.memory != last.memory {
+                    last = self.look_up(bind.memory)?;
+                }
+                want.kind = last.kind(bind.memory_offset, len)?;
+            }
         }
         Ok(())
     }
@@ -245,14 +263,8 @@ impl<'a> Decoder<'a> {
         if memory == vk::DeviceMemory::null() {
             return Ok(unbound);
         }
-        let last = match self.last {
-            Some(last) if last.memory == memory => last,
-            _ => self.look_up(memory)?,
-        };
-        if offset.checked_add(len).is_none_or(|end| end > last.bindable) {
-            return Err(MEMORY_OUTSIDE);
-        }
-        Ok(OpKind::Map { object: last.object, offset })
+        let last = if self.last.memory == memory { self.last } else { self.look_up(memory)? };
+        last.kind(offset, len)
     }
 
     #[cold]
@@ -261,7 +273,8 @@ impl<'a> Decoder<'a> {
         let object = record
             .object(self.device, self.sparse, memory)
             .map_err(|error| DecodeError::Memory { memory, error })?;
-        Ok(*self.last.insert(Bindable { memory, object, bindable: record.bindable() }))
+        self.last = Bindable { memory, object, bindable: record.bindable() };
+        Ok(self.last)
     }
 }
 

@@ -14,7 +14,7 @@ use kmd::GemHandle;
 
 /// A buffer object as the mirror knows it. Never used twice in a device's life, so that a bind that was queued before its memory was
 /// freed cannot reach an object that came later.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash, Debug)]
 pub struct BoId(u32);
 
 /// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
@@ -33,6 +33,8 @@ impl<M: Mode> Driver for Binding<M> {
 pub struct Mirror {
     vm: Vm,
     next_object: u32,
+    /// What was found to be so, and is as long as nothing changes: programs name the same again, call after call.
+    held: Vec<Op<BoId>>,
 }
 
 enum Vm {
@@ -83,12 +85,16 @@ fn backing<D: Driver<BoData = Option<Backing>>>(vm: &gpuvm::Vm<BoId, D>, object:
 impl Mirror {
     /// For binds that are in force when they have been carried.
     pub fn immediate(range: VaRange) -> Result<Self, VmError> {
-        Ok(Self { vm: Vm::Immediate(gpuvm::Vm::with_driver(range, None)?), next_object: 0 })
+        Ok(Self::new(Vm::Immediate(gpuvm::Vm::with_driver(range, None)?)))
     }
 
     /// For binds that others have in their queues when they have been carried.
     pub fn staged(range: VaRange) -> Result<Self, VmError> {
-        Ok(Self { vm: Vm::Staged(gpuvm::Vm::with_driver(range, None)?), next_object: 0 })
+        Ok(Self::new(Vm::Staged(gpuvm::Vm::with_driver(range, None)?)))
+    }
+
+    fn new(vm: Vm) -> Self {
+        Self { vm, next_object: 0, held: Vec::new() }
     }
 
     /// Keeps the last `2^shift` updates.
@@ -127,6 +133,7 @@ impl Mirror {
 
     /// Notes that the memory of an object goes away, and says whether queued binds name it or share its reservation.
     pub fn evict(&mut self, object: BoId) -> Result<bool, VmError> {
+        self.held.clear();
         either!(&mut self.vm, vm => {
             let Some(reservation) = vm.bo(object).map(|bo| bo.reservation().clone()) else { return Ok(false) };
             let exec = lock(|locking| locking.lock(&reservation));
@@ -170,6 +177,7 @@ impl Mirror {
 
     /// Adds a mapping where there is none.
     pub fn insert(&mut self, mapping: Mapping<BoId>) -> Result<(), VmError> {
+        self.held.clear();
         match &mut self.vm {
             Vm::Immediate(vm) => vm.insert(mapping),
             Vm::Staged(vm) => {
@@ -192,6 +200,7 @@ impl Mirror {
 
     /// Takes a range away with all that is mapped in it, as somebody else has done already.
     pub fn forget(&mut self, range: VaRange) -> Result<(), VmError> {
+        self.held.clear();
         // Nothing more to look for where it is as it was inserted.
         let is_one = either!(&self.vm, vm => vm.find(range.start)).is_some_and(|found| found.range == range);
         match &mut self.vm {
@@ -221,6 +230,19 @@ impl Mirror {
         either!(&self.vm, vm => vm.prefetch_ops(range))
     }
 
+    /// Whether all of this is so already, and nothing else is to be done: no evicted object waits to be replaced.
+    pub fn holds(&mut self, ops: &[Op<BoId>]) -> bool {
+        if !self.held.is_empty() && self.held == ops {
+            return true;
+        }
+        let holds = either!(&self.vm, vm => vm.evicted().next().is_none() && vm.holds(ops));
+        if holds {
+            self.held.clear();
+            self.held.extend_from_slice(ops);
+        }
+        holds
+    }
+
     /// What turns this into what the planner was asked for.
     pub fn plan(&self, planner: &mut Planner<BoId>) -> Plan<BoId> {
         either!(&self.vm, vm => planner.plan(vm))
@@ -233,6 +255,9 @@ impl Mirror {
         ops: &[Op<BoId>],
         carry: impl FnOnce(&Objects<'_>) -> Sent,
     ) -> Result<(Sent, Undo), VmError> {
+        if !ops.is_empty() {
+            self.held.clear();
+        }
         let mut undo = Undo::default();
         let sent = match &mut self.vm {
             Vm::Immediate(vm) => {

@@ -38,7 +38,7 @@ pub struct Queue {
     /// With a bind queue of its own, where the kernel has several for an address space.
     vm: Arc<dyn Vm>,
     before: Option<Arc<dyn Before>>,
-    /// Where the kernel prefers binds at once: what is in its queue.
+    /// What is in the kernel's queue, where what can be done without it may be.
     pending: Option<Arc<Pending>>,
     /// The call's, of which there is one at a time.
     scratch: Mutex<Scratch>,

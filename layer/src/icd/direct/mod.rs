@@ -14,7 +14,7 @@ pub use node::{Descriptors, drm_nodes};
 use super::{Additions, Icd, ImageRequirements, Way, enable_timelines, panvk, turnip};
 use crate::address_space::{AddressSpace, BoId};
 use crate::buffer::Buffer;
-use crate::carrier::{AtOnce, Backing, Before, Pending};
+use crate::carrier::{AtOnce, Backing, Before, KernelQueue};
 use crate::device::{Device, Sparse};
 use crate::image::{Image, ImagePlane};
 use crate::instance::Instance;
@@ -131,8 +131,8 @@ pub trait Driver: Send + Sync {
         info: &vk::ImageCreateInfo<'_>,
     ) -> Option<Layout>;
 
-    /// The kernel's VM, for one queue of Vulkan's: with a bind queue of its own where the kernel has several.
-    fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno>;
+    /// The kernel's bind queue for one queue of Vulkan's: of its own where the kernel has several in a VM.
+    fn bind_queue(&self) -> Result<KernelQueue, Errno>;
 
     /// Whether what is unbound of a resource without residency becomes a null mapping too.
     fn unbinds_to_null(&self) -> bool {
@@ -206,13 +206,11 @@ impl Opening {
         let verifier = if config.verify { verify::verifier(&node, vm_id) } else { None };
         let home = Box::new(AtOnce::new(vm.clone()));
         let address_space = AddressSpace::new(vm.limits(), Mirror::staged, home, verifier, config.vm_log)?;
-        let at_once = vm.limits().prefers_at_once && !config.queued;
-        let pending = if at_once { Some(Arc::new(Pending::new(node.clone())?)) } else { None };
         let direct = Direct {
             payloads: Arc::new(Payloads::new(&instance.next, physical, node.clone(), &mut load)),
             memory_fd: ash::khr::external_memory_fd::DeviceFn::load(&mut load),
             null_mapping: vm.limits().null_mapping,
-            pending,
+            queued: config.queued,
             node,
             driver,
         };
@@ -226,7 +224,8 @@ pub struct Direct {
     payloads: Arc<Payloads>,
     memory_fd: ash::khr::external_memory_fd::DeviceFn,
     null_mapping: bool,
-    pending: Option<Arc<Pending>>,
+    /// Whether binds go through the kernel's queue even where that is not needed.
+    queued: bool,
     driver: Box<dyn Driver>,
 }
 
@@ -454,14 +453,15 @@ impl Icd for Direct {
     }
 
     fn bind_queue(&self, _d: &Device, number: u32) -> Result<Arc<dyn BindQueue>, vk::Result> {
-        let vm = self.driver.vm_of_queue().map_err(|errno| {
+        let KernelQueue { vm, pending } = self.driver.bind_queue().map_err(|errno| {
             tracing::error!("vkQueueBindSparse: the kernel makes no bind queue: {errno}");
             match errno {
                 Errno::PIPE => vk::Result::ERROR_DEVICE_LOST,
                 _ => vk::Result::ERROR_OUT_OF_HOST_MEMORY,
             }
         })?;
-        let (payloads, before, pending) = (self.payloads.clone(), self.driver.before(), self.pending.clone());
+        let (payloads, before) = (self.payloads.clone(), self.driver.before());
+        let pending = (!self.queued).then_some(pending);
         Ok(Arc::new(kernel::Queue::new(number, payloads, vm, before, pending)))
     }
 }

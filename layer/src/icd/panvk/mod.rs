@@ -7,6 +7,7 @@ mod vms;
 pub use vms::Vms;
 
 use super::direct::{Driver, Layout, Opened, StartError};
+use crate::carrier::{KernelQueue, Pending};
 use crate::device::Device;
 use ash::vk;
 use kmd::bo::MmapOffset;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 /// What is PanVK's own.
 struct Panvk {
-    vm: Arc<PanthorVm>,
+    /// panthor has one bind queue a VM.
+    queue: KernelQueue,
 }
 
 /// The file of a new device; `before` are the VMs from before it was made.
@@ -30,7 +32,8 @@ pub fn open(before: &Vms) -> Result<Opened, StartError> {
     if !vm.limits().null_mapping {
         return Err(StartError::NoSparseMaps);
     }
-    let driver = Box::new(Panvk { vm: vm.clone() });
+    let queue = KernelQueue { vm: vm.clone(), pending: Arc::new(Pending::new(node.clone())?) };
+    let driver = Box::new(Panvk { queue });
     Ok(Opened { node, vm, vm_id, driver })
 }
 
@@ -49,9 +52,8 @@ impl Driver for Panvk {
         true
     }
 
-    fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno> {
-        // panthor has one bind queue a VM.
-        Ok(self.vm.clone())
+    fn bind_queue(&self) -> Result<KernelQueue, Errno> {
+        Ok(self.queue.clone())
     }
 
     fn mmap_offset(&self) -> MmapOffset {

@@ -5,7 +5,7 @@ pub mod extra;
 mod image;
 
 use super::direct::{Descriptors, Driver, Layout, Opened, StandIn, StartError};
-use crate::carrier::Before;
+use crate::carrier::{Before, KernelQueue, Pending};
 use crate::device::Device;
 use crate::resource::CreateError;
 use crate::tiles::Banks;
@@ -14,7 +14,7 @@ use gpuvm::VaRange;
 use kmd::bo::MmapOffset;
 use kmd::msm::{self, BorrowedQueue, MsmVm};
 use kmd::uapi::msm as uapi;
-use kmd::{BindOp, BindTarget, Errno, Node, SyncPoint, Syncobj, Vm};
+use kmd::{BindOp, BindTarget, Errno, Node, SyncPoint, Syncobj};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,9 +121,10 @@ impl Driver for Turnip {
         image::offered(self.banks, d, image, size, info)
     }
 
-    fn vm_of_queue(&self) -> Result<Arc<dyn Vm>, Errno> {
+    fn bind_queue(&self) -> Result<KernelQueue, Errno> {
         // Queues of Vulkan's do not wait for each other, so each has one of the kernel's.
-        Ok(Arc::new(MsmVm::attach(self.node.clone())?))
+        let vm = Arc::new(MsmVm::attach(self.node.clone())?);
+        Ok(KernelQueue { vm, pending: Arc::new(Pending::new(self.node.clone())?) })
     }
 
     fn before(&self) -> Option<Arc<dyn Before>> {
