@@ -23,8 +23,9 @@ pub struct Payloads {
     fences: Table<vk::Fence, Payload>,
 }
 
-/// A semaphore or fence that was made exportable, and whose payload was never replaced from elsewhere.
-struct Payload {
+/// A semaphore or fence that was made exportable, and whose payload was never replaced from elsewhere. While it is held its syncobj's
+/// handle stays what it is, though the application destroys what it belongs to.
+pub struct Payload {
     is_timeline: bool,
     /// Exported when it is first used by a bind.
     syncobj: OnceLock<Syncobj>,
@@ -100,9 +101,14 @@ impl Payloads {
         &self.node
     }
 
-    /// A semaphore (at `value`, which counts for timelines) as the kernel knows it. `None`: only the driver can wait for it and signal
-    /// it.
-    pub fn semaphore(&self, d: &Device, semaphore: vk::Semaphore, value: u64) -> Option<SyncPoint> {
+    /// A semaphore (at `value`, which counts for timelines) as the kernel knows it, and what keeps it so. `None`: only the driver can wait
+    /// for it and signal it.
+    pub fn semaphore(
+        &self,
+        d: &Device,
+        semaphore: vk::Semaphore,
+        value: u64,
+    ) -> Option<(SyncPoint, Arc<Payload>)> {
         let payload = self.semaphores.get(semaphore)?;
         let export = || {
             let info = vk::SemaphoreGetFdInfoKHR::default().semaphore(semaphore).handle_type(SEMAPHORE);
@@ -113,11 +119,12 @@ impl Payloads {
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         };
         let syncobj = payload.syncobj(&self.node, export)?;
-        Some(if payload.is_timeline { syncobj.point(value) } else { syncobj.binary() })
+        let point = if payload.is_timeline { syncobj.point(value) } else { syncobj.binary() };
+        Some((point, payload))
     }
 
     /// As [`Self::semaphore`], a fence.
-    pub fn fence(&self, d: &Device, fence: vk::Fence) -> Option<SyncPoint> {
+    pub fn fence(&self, d: &Device, fence: vk::Fence) -> Option<(SyncPoint, Arc<Payload>)> {
         let payload = self.fences.get(fence)?;
         let export = || {
             let info = vk::FenceGetFdInfoKHR::default().fence(fence).handle_type(FENCE);
@@ -127,7 +134,8 @@ impl Payloads {
             // SAFETY: the driver has just made this descriptor for us.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         };
-        Some(payload.syncobj(&self.node, export)?.binary())
+        let point = payload.syncobj(&self.node, export)?.binary();
+        Some((point, payload))
     }
 
     /// Makes a semaphore by `create`, exportable where the driver allows that.

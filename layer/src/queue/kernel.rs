@@ -13,7 +13,7 @@ use crate::address_space::{BindError, Want};
 use crate::arrays::slice;
 use crate::carrier::{Before, Pending, Queued};
 use crate::device::{Device, Sparse};
-use crate::payload::Payloads;
+use crate::payload::{Payload, Payloads};
 use crate::semaphore::Points;
 use ash::vk;
 use gpuvm::VaRange;
@@ -56,6 +56,8 @@ struct Scratch {
     signals: Vec<SyncPoint>,
     /// The binary ones of `waits`, which have to be taken back to unsignalled.
     binary: Vec<SyncobjHandle>,
+    /// What all of them belong to.
+    held: Vec<Arc<Payload>>,
     bridge: Option<Bridge>,
     /// What the next bind comes behind: a batch that the driver has got.
     behind: Option<SyncPoint>,
@@ -79,6 +81,8 @@ struct Parked {
     signals: Vec<SyncPoint>,
     /// What of the waits belongs to the group: payloads of binary semaphores, which the application has back already.
     _taken: Vec<Syncobj>,
+    /// The others: an application whose device is lost may destroy them before the worker has signalled them.
+    _held: Vec<Arc<Payload>>,
 }
 
 /// Timeline semaphores of ours, for waits and signals that only the driver can do.
@@ -172,7 +176,7 @@ impl Queue {
     fn park(
         self: &Arc<Self>,
         d: &Arc<Device>,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         wants: Vec<Want>,
     ) -> Result<(), vk::Result> {
         self.worker.start(self, d, Self::work)?;
@@ -187,8 +191,8 @@ impl Queue {
             taken.push(own);
         }
         self.reset_binary(scratch)?;
-        let signals = scratch.signals.clone();
-        self.state.lock().parked.push_back(Parked { waits, wants, signals, _taken: taken });
+        let (signals, held) = (scratch.signals.clone(), core::mem::take(&mut scratch.held));
+        self.state.lock().parked.push_back(Parked { waits, wants, signals, _taken: taken, _held: held });
         self.wake.notify_all();
         Ok(())
     }
@@ -266,7 +270,10 @@ impl Queue {
         let mut others: (Vec<vk::Semaphore>, Vec<u64>) = Default::default();
         for (semaphore, value) in points.iter() {
             match self.payloads.semaphore(d, semaphore, value) {
-                Some(point) => scratch.waits.push(point),
+                Some((point, payload)) => {
+                    scratch.waits.push(point);
+                    scratch.held.push(payload);
+                }
                 None => {
                     others.0.push(semaphore);
                     others.1.push(value);
@@ -283,7 +290,7 @@ impl Queue {
             bridge.number += 1;
             (bridge.begun, bridge.number)
         };
-        scratch.waits.push(self.payloads.semaphore(d, begun, number).ok_or(NO_BRIDGE)?);
+        scratch.waits.push(self.bridge_point(d, begun, number)?);
         let (signals, values) = ([begun], [number]);
         // No lock is held that the worker needs: the driver may wait in here for what the worker is about to signal.
         submit_empty(d, queue, (&others.0, &others.1), (&signals, &values), vk::Fence::null())
@@ -301,7 +308,10 @@ impl Queue {
         let mut others = DriverSignals::default();
         for (semaphore, value) in points.iter() {
             match self.payloads.semaphore(d, semaphore, value) {
-                Some(point) => scratch.signals.push(point),
+                Some((point, payload)) => {
+                    scratch.signals.push(point);
+                    scratch.held.push(payload);
+                }
                 None => {
                     others.semaphores.push(semaphore);
                     others.values.push(value);
@@ -310,7 +320,10 @@ impl Queue {
         }
         if fence != vk::Fence::null() {
             match self.payloads.fence(d, fence) {
-                Some(point) => scratch.signals.push(point),
+                Some((point, payload)) => {
+                    scratch.signals.push(point);
+                    scratch.held.push(payload);
+                }
                 None => others.fence = fence,
             }
         }
@@ -323,9 +336,35 @@ impl Queue {
         let bridge = self.bridge(d, scratch)?;
         bridge.number += 1;
         (others.bound, others.number) = (bridge.bound, bridge.number);
-        let point = self.payloads.semaphore(d, others.bound, others.number).ok_or(NO_BRIDGE)?;
+        let point = self.bridge_point(d, others.bound, others.number)?;
         scratch.signals.push(point);
         Ok(Some(others))
+    }
+
+    /// Binds a group, or has it wait; what is returned is to be submitted then.
+    fn place(
+        self: &Arc<Self>,
+        d: &Arc<Device>,
+        sparse: &Sparse,
+        queue: vk::Queue,
+        scratch: &mut Scratch,
+        group: Group<'_>,
+        fence: vk::Fence,
+    ) -> Result<Option<DriverSignals>, vk::Result> {
+        self.collect_waits(d, queue, scratch, group.waits)?;
+        let others = self.collect_signals(d, scratch, group.signals, fence)?;
+        match self.bind_or_wait(sparse, scratch, &group.wants) {
+            Ok(true) => {
+                self.reset_binary(scratch)?;
+                self.spare.give_back(group.wants);
+            }
+            Ok(false) => self.park(d, scratch, group.wants)?,
+            Err(error) => {
+                tracing::error!("vkQueueBindSparse: {error}");
+                return Err(sparse.bind_result(&error));
+            }
+        }
+        Ok(others)
     }
 
     /// Gives a batch to the driver, between what this queue has got before and what it gets later. The mirror forgets what it names.
@@ -341,7 +380,7 @@ impl Queue {
         let bridge = self.bridge(d, scratch)?;
         bridge.number += 1;
         let (begun, bound, numbers) = (bridge.begun, bridge.bound, [bridge.number]);
-        let point = |semaphore| self.payloads.semaphore(d, semaphore, numbers[0]).ok_or(NO_BRIDGE);
+        let point = |semaphore| self.bridge_point(d, semaphore, numbers[0]);
         scratch.waits.clear();
         scratch.waits.extend(scratch.behind.take());
         scratch.binary.clear();
@@ -387,6 +426,16 @@ impl Queue {
             scratch.bridge = Some(Bridge { begun, bound, number: 0 });
         }
         scratch.bridge.as_mut().ok_or(NO_BRIDGE)
+    }
+
+    /// A point of one of the bridge's semaphores, which live as long as the queue.
+    fn bridge_point(
+        &self,
+        d: &Device,
+        semaphore: vk::Semaphore,
+        number: u64,
+    ) -> Result<SyncPoint, vk::Result> {
+        self.payloads.semaphore(d, semaphore, number).map(|(point, _)| point).ok_or(NO_BRIDGE)
     }
 
     fn destroy(&self, d: &Device, semaphore: vk::Semaphore) {
@@ -461,20 +510,9 @@ impl BindQueue for Queue {
             return self.pass_on(d, sparse, queue, info, fence);
         }
         let scratch = &mut *self.scratch.lock();
-        self.collect_waits(d, queue, scratch, group.waits)?;
-        let others = self.collect_signals(d, scratch, group.signals, fence)?;
-        match self.bind_or_wait(sparse, scratch, &group.wants) {
-            Ok(true) => {
-                self.reset_binary(scratch)?;
-                self.spare.give_back(group.wants);
-            }
-            Ok(false) => self.park(d, scratch, group.wants)?,
-            Err(error) => {
-                tracing::error!("vkQueueBindSparse: {error}");
-                return Err(sparse.bind_result(&error));
-            }
-        }
-        others.map_or(Ok(()), |others| others.submit(d, queue))
+        let result = self.place(d, sparse, queue, scratch, group, fence);
+        scratch.held.clear();
+        result?.map_or(Ok(()), |others| others.submit(d, queue))
     }
 
     fn spare(&self) -> &Spare {
