@@ -114,6 +114,8 @@ impl MsmVm {
             // The kernel checks for whole pages of its own, not of the GPU.
             page_size: rustix::param::page_size() as u64,
             va: start..start.checked_add(size).ok_or(Errno::NODEV)?,
+            // It starts above 32 bits (`ADRENO_VM_START`).
+            kernel: (start > 0).then_some(0..start),
             max_ops: MAX_OPS,
             null_mapping: get_param(&*node, uapi::PARAM_HAS_PRR)? != 0,
             block_size: BLOCK_SIZE,

@@ -22,6 +22,9 @@ const PAGE_SIZE: u64 = 4096;
 /// What a last-level page table covers, and what a block entry maps.
 const BLOCK_SIZE: u64 = 2 << 20;
 
+/// Bytes at the end of the address space that are the kernel's in every VM (`PANTHOR_VM_MIN_KERNEL_VA_SIZE`).
+const MIN_KERNEL_VA: u64 = 256 << 20;
+
 /// Ids go from 1 to this (`PANTHOR_MAX_VMS_PER_FILE`).
 const MAX_VMS: u32 = 32;
 
@@ -71,7 +74,7 @@ impl PanthorVm {
         let mut arg = uapi::VmCreate { flags: 0, id: 0, user_va_range };
         // SAFETY: the argument holds no pointer.
         unsafe { call(&*node, &mut arg)? };
-        limits.va = 0..arg.user_va_range;
+        limits.set_va(0..arg.user_va_range);
         tracing::debug!(id = arg.id, ?limits, "panthor VM");
         Ok(Self { node, id: arg.id, owned: true, limits, scratch: Mutex::default() })
     }
@@ -79,7 +82,8 @@ impl PanthorVm {
     /// Works on a VM that a driver has made on the open file behind `node`, in the addresses `va`, and leaves it alive on
     /// drop.
     pub fn attach(node: Arc<dyn Node>, id: u32, va: Range<u64>) -> Result<Self, Errno> {
-        let limits = Limits { va, ..limits(&*node)? };
+        let mut limits = limits(&*node)?;
+        limits.set_va(va);
         let vm = Self { node, id, owned: false, limits, scratch: Mutex::default() };
         // EINVAL for an id that is none.
         vm.is_usable()?;
@@ -239,13 +243,26 @@ pub fn vms(node: &dyn Node) -> Result<Vec<u32>, Errno> {
     Ok(ids)
 }
 
+/// The addresses that a VM can have at most. How many of them the one that made it has asked for the kernel does not tell.
+pub fn user_addresses(node: &dyn Node) -> Result<Range<u64>, Errno> {
+    Ok(0..addresses(node)?.end.saturating_sub(MIN_KERNEL_VA))
+}
+
 /// All addresses of the GPU's MMU, in bytes; a VM leaves the upper ones to the kernel.
-pub fn addresses(node: &dyn Node) -> Result<Range<u64>, Errno> {
+fn addresses(node: &dyn Node) -> Result<Range<u64>, Errno> {
     let bits = uapi::mmu_va_bits(query::<uapi::GpuInfo>(node)?.mmu_features);
     Ok(0..1 << bits.min(63))
 }
 
-/// What the driver behind `node` can do; the address range is still empty.
+impl Limits {
+    /// Gives a VM the addresses `va`; those above stay the kernel's.
+    fn set_va(&mut self, va: Range<u64>) {
+        self.kernel = self.kernel.take().map(|kernel| va.end..kernel.end).filter(|kernel| !kernel.is_empty());
+        self.va = va;
+    }
+}
+
+/// What the driver behind `node` can do; all addresses are still the kernel's.
 fn limits(node: &dyn Node) -> Result<Limits, Errno> {
     let version = DriverVersion::query(node)?;
     if version.name != uapi::DRIVER_NAME || version.major != 1 {
@@ -257,6 +274,7 @@ fn limits(node: &dyn Node) -> Result<Limits, Errno> {
     Ok(Limits {
         page_size,
         va: 0..0,
+        kernel: Some(addresses(node)?),
         max_ops: MAX_OPS,
         null_mapping,
         block_size: BLOCK_SIZE,

@@ -48,6 +48,8 @@ pub struct Limits {
     pub page_size: u64,
     /// The addresses that user space may bind, in bytes.
     pub va: Range<u64>,
+    /// The addresses right below or above those that the kernel keeps for itself, if it does.
+    pub kernel: Option<Range<u64>>,
     /// Most operations that one call should carry.
     pub max_ops: usize,
     /// Whether [`BindTarget::Null`] exists; where it does not, an unbound range has to be unmapped.

@@ -91,12 +91,12 @@ impl AddressSpace {
     /// device's queues bind. `log_shift`: the last `2^log_shift` updates are kept for [`Self::write_log`].
     pub fn new(
         limits: &Limits,
-        mirror: impl FnOnce(VaRange) -> Result<Mirror, VmError>,
+        mirror: impl FnOnce(VaRange, Option<VaRange>) -> Result<Mirror, VmError>,
         home: Box<dyn Carrier>,
         verifier: Option<Verifier>,
         log_shift: Option<u32>,
     ) -> Result<Self, VmError> {
-        let range = VaRange::new(limits.va.start, limits.va.end - limits.va.start)?;
+        let (range, reserved) = addresses(limits)?;
         let policy = Policy {
             null_mapping: limits.null_mapping,
             max_ops: limits.max_ops,
@@ -112,7 +112,7 @@ impl AddressSpace {
             },
             ..Policy::default()
         };
-        let mut mirror = mirror(range)?;
+        let mut mirror = mirror(range, reserved)?;
         let log = log_shift.map(|shift| mirror.log(shift));
         let state = State {
             mirror,
@@ -355,6 +355,15 @@ impl AddressSpace {
             self.lose_locked(state, &format!("mirror and page table differ: {difference}"));
         }
     }
+}
+
+/// All addresses of a VM, and those among them that the kernel keeps for itself.
+fn addresses(limits: &Limits) -> Result<(VaRange, Option<VaRange>), VmError> {
+    let range = |start: u64, end: u64| VaRange::new(start, end.saturating_sub(start));
+    let Limits { va, kernel, .. } = limits;
+    let reserved = kernel.as_ref().map(|kernel| range(kernel.start, kernel.end)).transpose()?;
+    let (start, end) = reserved.map_or((u64::MAX, 0), |reserved| (reserved.start, reserved.end()));
+    Ok((range(va.start.min(start), va.end.max(end))?, reserved))
 }
 
 fn note_left(mirror: &Mirror, range: VaRange) {

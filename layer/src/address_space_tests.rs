@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 const PAGE: u64 = 64 << 10;
 
+type MakeMirror = fn(VaRange, Option<VaRange>) -> Result<Mirror, VmError>;
+
 struct Rig {
     node: Arc<Node>,
     vm: u32,
@@ -18,12 +20,11 @@ struct Rig {
 impl Rig {
     /// One with each kind of mirror.
     fn both(faults: Faults) -> [Self; 2] {
-        let mirrors: [fn(VaRange) -> Result<Mirror, VmError>; 2] = [Mirror::immediate, Mirror::staged];
-        mirrors.map(|mirror| Self::new(mirror, faults))
+        [Mirror::immediate, Mirror::staged].map(|mirror: MakeMirror| Self::new(mirror, faults))
     }
 
     /// One window of 64 pages from address 0x10_0000 on.
-    fn new(mirror: fn(VaRange) -> Result<Mirror, VmError>, faults: Faults) -> Self {
+    fn new(mirror: MakeMirror, faults: Faults) -> Self {
         let node = Node::panthor(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
         let kernel = Arc::new(PanthorVm::create(node.clone()).unwrap());
         let vm = kernel.id();
@@ -190,6 +191,28 @@ fn what_a_driver_gives_must_be_free() {
         rig.space.bind_through(1, &[map(65, 2, &object, 0)], &mut Follow).unwrap();
         rig.space.forget_window(free).unwrap();
         rig.space.adopt_window(free, true).unwrap();
+        assert_eq!(rig.node.counters().binds, calls);
+    }
+}
+
+#[test]
+fn what_the_kernel_keeps_is_refused_by_its_name() {
+    for rig in Rig::both(Faults::default()) {
+        let calls = rig.node.counters().binds;
+        // The emulated GPU has addresses of 48 bits, of which the process has 47.
+        let kernel = VaRange { start: 1 << 47, len: 1 << 47 };
+        let object = rig.object();
+        for start in [kernel.start - PAGE, kernel.start, kernel.end() - 2 * PAGE] {
+            let range = VaRange { start, len: 2 * PAGE };
+            let want = Want { range, ..map(0, 1, &object, 0) };
+            let reserved = BindError::Range(VmError::Reserved { range, reserved: kernel });
+            assert_eq!(rig.space.bind(1, &[want]), Err(reserved.clone()));
+            assert_eq!(rig.space.adopt_window(range, true), Err(reserved.clone()));
+            assert_eq!(rig.space.adopt_window(range, false), Err(reserved));
+        }
+        let beyond = Want { range: VaRange { start: kernel.end(), len: PAGE }, ..map(0, 1, &object, 0) };
+        let error = rig.space.bind(1, &[beyond]).unwrap_err();
+        assert!(matches!(error, BindError::Range(VmError::OutOfRange { .. })), "{error}");
         assert_eq!(rig.node.counters().binds, calls);
     }
 }

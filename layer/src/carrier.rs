@@ -330,6 +330,7 @@ mod tests {
         let limits = |last_first| Limits {
             page_size: 4096,
             va: 0..1 << 40,
+            kernel: None,
             max_ops: 1024,
             null_mapping: true,
             block_size: 2 << 20,

@@ -83,14 +83,14 @@ fn backing<D: Driver<BoData = Option<Backing>>>(vm: &gpuvm::Vm<BoId, D>, object:
 }
 
 impl Mirror {
-    /// For binds that are in force when they have been carried.
-    pub fn immediate(range: VaRange) -> Result<Self, VmError> {
-        Ok(Self::new(Vm::Immediate(gpuvm::Vm::with_driver(range, None)?)))
+    /// For binds that are in force when they have been carried. Nothing is bound in `reserved`, which the kernel keeps for itself.
+    pub fn immediate(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
+        Ok(Self::new(Vm::Immediate(gpuvm::Vm::with_driver(range, reserved)?)))
     }
 
-    /// For binds that others have in their queues when they have been carried.
-    pub fn staged(range: VaRange) -> Result<Self, VmError> {
-        Ok(Self::new(Vm::Staged(gpuvm::Vm::with_driver(range, None)?)))
+    /// For binds that others have in their queues when they have been carried; otherwise as [`Mirror::immediate`].
+    pub fn staged(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
+        Ok(Self::new(Vm::Staged(gpuvm::Vm::with_driver(range, reserved)?)))
     }
 
     fn new(vm: Vm) -> Self {

@@ -93,6 +93,7 @@ fn expect_wait(fake: &Fake) {
 fn opts_in_before_anything_creates_the_vm() {
     let (_, vm) = vm(true);
     assert_eq!((&vm.limits().va, vm.limits().max_ops), (&(START..2 * START), 512));
+    assert_eq!(vm.limits().kernel, Some(0..START));
     assert!(vm.limits().null_mapping && vm.limits().shares_tables && !vm.limits().remap_in_use);
 
     let fake = Fake::new();

@@ -18,6 +18,17 @@ fn expect_version(fake: &Fake, name: &'static str, minor: i32) {
     });
 }
 
+/// Answers the query for the GPU, with addresses of 48 bits.
+fn expect_gpu_info(fake: &Fake) {
+    fake.expect(|arg: &mut uapi::DevQuery| {
+        assert_eq!((arg.r#type, arg.size as usize), (uapi::DEV_QUERY_GPU_INFO, size_of::<uapi::GpuInfo>()));
+        let to = core::ptr::with_exposed_provenance_mut::<uapi::GpuInfo>(arg.pointer as usize);
+        // SAFETY: the caller's structure, of `size` bytes.
+        unsafe { (*to).mmu_features = 40 << 8 | 48 };
+        Ok(())
+    });
+}
+
 /// A VM with id 7 of panthor 1.`minor`, and its node.
 fn vm(minor: i32) -> (Arc<Fake>, PanthorVm) {
     let fake = Fake::new();
@@ -31,6 +42,7 @@ fn vm(minor: i32) -> (Arc<Fake>, PanthorVm) {
             Ok(())
         });
     }
+    expect_gpu_info(&fake);
     fake.expect(|arg: &mut uapi::VmCreate| {
         assert_eq!((arg.flags, arg.user_va_range), (0, 0));
         (arg.id, arg.user_va_range) = (7, VA_RANGE);
@@ -77,6 +89,19 @@ fn limits_come_from_the_driver() {
     let limits = vm.limits();
     assert_eq!((limits.page_size, &limits.va), (1 << 14, &(0..VA_RANGE)));
     assert_eq!((limits.max_ops, limits.null_mapping, vm.id()), (MAX_OPS, true, 7));
+    assert_eq!(limits.kernel, Some(VA_RANGE..1 << 48));
+}
+
+#[test]
+fn the_kernel_keeps_the_end() {
+    let fake = Fake::new();
+    expect_gpu_info(&fake);
+    let most = user_addresses(&*fake).unwrap();
+    assert_eq!(most, 0..(1 << 48) - (256 << 20));
+    expect_version(&fake, "panthor", 8);
+    expect_gpu_info(&fake);
+    let vm = PanthorVm::attach(fake, 5, most.clone()).unwrap();
+    assert_eq!((&vm.limits().va, vm.limits().kernel.clone()), (&most, Some(most.end..1 << 48)));
 }
 
 #[test]
@@ -264,6 +289,7 @@ fn only_an_owned_vm_is_destroyed() {
     assert_eq!(fake.take(), [Seen::Other { request: uapi::VmDestroy::REQUEST, words: vec![7, 0] }]);
 
     expect_version(&fake, "panthor", 8);
+    expect_gpu_info(&fake);
     let vm = PanthorVm::attach(fake.clone(), 5, 0x1000..0x9000).unwrap();
     assert_eq!((vm.id(), &vm.limits().va), (5, &(0x1000..0x9000)));
     drop(vm);
@@ -271,6 +297,7 @@ fn only_an_owned_vm_is_destroyed() {
     assert_eq!(last, Some(Seen::Other { request: uapi::VmGetState::REQUEST, words: vec![5, 0] }));
 
     expect_version(&fake, "panthor", 8);
+    expect_gpu_info(&fake);
     fake.expect(|_: &mut uapi::VmGetState| Err(Errno::INVAL));
     assert_eq!(PanthorVm::attach(fake.clone(), 5, 0..1).err(), Some(Errno::INVAL));
 }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 const LIMITS: Limits = Limits {
     page_size: 1,
     va: 0..places::END,
+    kernel: None,
     max_ops: usize::MAX,
     null_mapping: true,
     block_size: 2 << 20,

@@ -26,8 +26,7 @@ struct Panvk {
 pub fn open(before: &Vms) -> Result<Opened, StartError> {
     let (node, vm_id) = before.made_since().ok_or(StartError::NoNode(uapi::DRIVER_NAME))?;
     let node = Arc::new(node);
-    let addresses = panthor::addresses(&*node)?;
-    let vm = Arc::new(PanthorVm::attach(node.clone(), vm_id, addresses)?);
+    let vm = Arc::new(PanthorVm::attach(node.clone(), vm_id, panthor::user_addresses(&*node)?)?);
     // Without, the driver maps memory of its own where nothing is bound, over and over; nobody else can have that.
     if !vm.limits().null_mapping {
         return Err(StartError::NoSparseMaps);
