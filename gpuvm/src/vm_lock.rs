@@ -153,21 +153,22 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         Ok(())
     }
 
-    /// Lets `validate` make every evicted object usable again and takes it off the list: `drm_gpuvm_validate()`. The
-    /// reservations of all objects are locked, see [`Vm::lock_all`].
+    /// Shows every evicted object to `validate`, which makes it usable again or prepares what takes its place, and says
+    /// whether it is usable: such a one leaves the list. `drm_gpuvm_validate()`, where `vm_bo_validate()` says so with
+    /// `drm_gpuvm_bo_evict()`. The reservations of all objects are locked, see [`Vm::lock_all`].
     ///
     /// # Errors
     /// The first one of `validate`, and [`VmError::NotLocked`]. The objects from there on stay evicted.
     pub fn validate<E: From<VmError>>(
         &mut self,
         exec: &Exec,
-        mut validate: impl FnMut(Bo<'_, O, D>) -> Result<(), E>,
+        mut validate: impl FnMut(Bo<'_, O, D>) -> Result<bool, E>,
     ) -> Result<(), E> {
         let evicted: Vec<u32> = self.bos.evicted().collect();
         for index in evicted {
             self.check_held(exec, index)?;
-            validate(Bo { vm: self, index })?;
-            self.bos.set_evicted(index, false);
+            let is_usable = validate(Bo { vm: self, index })?;
+            self.bos.set_evicted(index, !is_usable);
         }
         Ok(())
     }

@@ -395,22 +395,23 @@ fn the_evicted_are_validated_under_their_locks() {
     drop(exec);
     let (other, ()) = Exec::until_all_locked(|_| Ok::<_, Contended>(())).unwrap();
     assert_eq!(vm.evict(&other, 1, false), Err(VmError::NotLocked));
-    assert_eq!(vm.validate(&other, |_| Ok(())), Err(VmError::NotLocked));
+    assert_eq!(vm.validate(&other, |_| Ok(true)), Err(VmError::NotLocked));
     drop(other);
 
     let exec = lock(&vm);
     let mut gone = Vec::new();
     vm.validate(&exec, |bo| {
         gone.extend(bo.mappings().map(|mapping| Op { range: mapping.range, kind: OpKind::Null }));
-        Ok::<_, VmError>(())
+        // The memory of one is back.
+        Ok::<_, VmError>(bo.object() == 1)
     })
     .unwrap();
     assert_eq!(gone.len(), 2);
-    assert!(vm.evicted().next().is_none());
+    assert!(vm.evicted().map(|bo| bo.object()).eq([2]), "its mappings are still there");
     let job = vm.prepare(gone).unwrap();
     vm.commit(job).unwrap();
     vm.deferred_cleanup();
-    assert!(vm.bo(2).is_none());
+    assert!(vm.bo(2).is_none() && vm.evicted().next().is_none());
     assert_eq!(vm.bo(1).unwrap().references(), 1, "the handle");
 }
 

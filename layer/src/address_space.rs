@@ -178,12 +178,14 @@ impl AddressSpace {
     /// reservation, at once where there are none. Binds that come later bind nothing in its place.
     pub fn evict(&self, bo: Object) -> Result<(), BindError> {
         let mut state = self.state.lock();
-        let is_queued = state.mirror.evict(bo.object())?;
+        let ranges = state.mirror.evict(bo.object())?;
+        let wants: Vec<_> = ranges.into_iter().map(|range| Want { range, kind: self.freed }).collect();
         drop(bo);
-        if is_queued {
+        if wants.is_empty() {
+            state.mirror.clean_up();
             return Ok(());
         }
-        let unbind = |state: &mut State| self.bind_locked(state, &[], None);
+        let unbind = |state: &mut State| self.bind_locked(state, &wants, None);
         // A moment's lack of memory may be over at the second try.
         unbind(&mut state).or_else(|_| unbind(&mut state))
     }
@@ -388,11 +390,11 @@ impl State {
             return Ok(mirror.plan(planner));
         }
         let mut has_evicted = false;
-        let evicted = mirror.each_evicted(|range| {
+        let validated = mirror.validate(|range| {
             has_evicted = true;
             planner.want(range, freed_kind)
         });
-        evicted.inspect_err(|_| planner.clear())?;
+        validated.inspect_err(|_| planner.clear())?;
         let mut freed = 0;
         // Binds come in runs of one object: look each run up once.
         let mut known = None;

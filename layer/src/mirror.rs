@@ -7,8 +7,8 @@
 use crate::carrier::{Backing, Objects, Sent};
 use core::marker::PhantomData;
 use gpuvm::{
-    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Locking, LogReader, Mapping, Mode, Op, Plan,
-    Planner, Reservation, Staged, Target, Usage, VaRange, VmBo, VmError,
+    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Locking, LogReader, Mapping, Mode, Op, Ops, Plan,
+    Planner, Reservation, Staged, Step, Target, Unmapped, Usage, VaRange, VmBo, VmError,
 };
 use kmd::GemHandle;
 
@@ -82,6 +82,15 @@ fn backing<D: Driver<BoData = Option<Backing>>>(vm: &gpuvm::Vm<BoId, D>, object:
     vm.bo(object)?.data().as_ref()
 }
 
+/// The ranges that a list unmaps.
+fn unmapped<D: Driver>(ops: &Ops<'_, BoId, D>) -> Vec<VaRange> {
+    let range = |step: &Step<BoId>| match step {
+        Step::Unmap(Unmapped { mapping, .. }) => Some(mapping.range),
+        Step::Map(_) | Step::Remap { .. } => None,
+    };
+    ops.steps().iter().filter_map(range).collect()
+}
+
 impl Mirror {
     /// For binds that are in force when they have been carried. Nothing is bound in `reserved`, which the kernel keeps for itself.
     pub fn immediate(range: VaRange, reserved: Option<VaRange>) -> Result<Self, VmError> {
@@ -131,14 +140,29 @@ impl Mirror {
         })
     }
 
-    /// Notes that the memory of an object goes away, and says whether queued binds name it or share its reservation.
-    pub fn evict(&mut self, object: BoId) -> Result<bool, VmError> {
+    /// The memory of an object goes away. As long as queued binds name it, or share its reservation, it is on the list of evicted
+    /// objects, for [`Self::validate`]; otherwise nothing else will come, and what is returned has to be unbound at once.
+    pub fn evict(&mut self, object: BoId) -> Result<Vec<VaRange>, VmError> {
         self.held.clear();
-        either!(&mut self.vm, vm => {
-            let Some(reservation) = vm.bo(object).map(|bo| bo.reservation().clone()) else { return Ok(false) };
+        let Some(reservation) = either!(&self.vm, vm => vm.bo(object).map(|bo| bo.reservation().clone()))
+        else {
+            return Ok(Vec::new());
+        };
+        if !reservation.is_signaled(Usage::Bookkeep) {
             let exec = lock(|locking| locking.lock(&reservation));
-            vm.evict(&exec, object, true)?;
-            Ok(!reservation.is_signaled(Usage::Bookkeep))
+            either!(&mut self.vm, vm => vm.evict(&exec, object, true))?;
+            return Ok(Vec::new());
+        }
+        // A list that is walked and dropped: what takes the place of the mappings goes the way of all binds.
+        Ok(match &mut self.vm {
+            Vm::Immediate(vm) => unmapped(&vm.object_unmap_ops(object)),
+            Vm::Staged(vm) => {
+                let exec = lock(|locking| {
+                    locking.lock(vm.reservation())?;
+                    locking.lock(&reservation)
+                });
+                unmapped(&vm.update(&exec)?.object_unmap_ops(object)?)
+            }
         })
     }
 
@@ -147,10 +171,22 @@ impl Mirror {
         either!(&self.vm, vm => vm.bo(object).is_some_and(|bo| !bo.is_evicted()))
     }
 
-    /// Shows where evicted objects are still mapped.
-    pub fn each_evicted<E>(&self, visit: impl FnMut(VaRange) -> Result<(), E>) -> Result<(), E> {
-        either!(&self.vm, vm => {
-            vm.evicted().flat_map(|bo| bo.mappings()).map(|mapping| mapping.range).try_for_each(visit)
+    /// Shows where evicted objects are still mapped, for a submission to replace that: what a driver of the kernel's validates before a
+    /// job. They stay evicted until their last mapping has gone, as the submission may be refused.
+    pub fn validate(
+        &mut self,
+        mut replace: impl FnMut(VaRange) -> Result<(), VmError>,
+    ) -> Result<(), VmError> {
+        either!(&mut self.vm, vm => {
+            // A glance: mostly there is nothing, and nothing to lock for.
+            if vm.evicted().next().is_none() {
+                return Ok(());
+            }
+            let exec = lock(|locking| vm.lock_all(locking));
+            vm.validate(&exec, |bo| {
+                bo.mappings().try_for_each(|mapping| replace(mapping.range))?;
+                Ok(false)
+            })
         })
     }
 
