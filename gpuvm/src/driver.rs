@@ -41,12 +41,19 @@ pub trait Driver {
     type Mode: Mode;
     /// Data of each object in the VM. It is dropped with the `vm_bo`, never in the critical path of an immediate VM.
     type BoData: Default + fmt::Debug;
-    /// Data of each mapping. A mapping that is cut short keeps it, what is left above a request starts with a new one.
+    /// Data of each mapping, that of a new one [`Default`].
     type VaData: Default + fmt::Debug;
     /// Whether the data of a mapping, and the mapping's reference to its object, outlive the mapping until the
-    /// deferred clean-up. The mapping itself leaves the tree and the object's list at once all the same. As in the
-    /// kernel, whose remap replaces the mapping, one that is cut short then starts with new data too.
+    /// deferred clean-up. The mapping itself leaves the tree and the object's list at once all the same.
     const DEFER_MAPPINGS: bool = false;
+
+    /// Data of what is left of a mapping that is cut, made of the mapping's own: the part of `sm_step_remap()` that
+    /// every driver of the kernel does by itself. New by default. What is left below a request is the mapping as it
+    /// was and keeps its data, unless [`Driver::DEFER_MAPPINGS`] has that go with the whole mapping, as the kernel's
+    /// remap does.
+    fn remapped(_data: &Self::VaData) -> Self::VaData {
+        Self::VaData::default()
+    }
 }
 
 impl Driver for Immediate {

@@ -321,7 +321,7 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         let from = core::mem::replace(&mut old.bo, bo);
         old.offset = offset;
         if D::DEFER_MAPPINGS {
-            let link = self.links.link(start, bo, &mut self.bos);
+            let link = self.links.link(start, bo, D::VaData::default(), &mut self.bos);
             let gone = core::mem::replace(&mut old.link, link);
             self.links.unlink(gone, from, true, &mut self.bos);
         } else {
@@ -333,7 +333,7 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     #[inline]
     fn fill(&mut self, seat: Seat, range: VaRange, target: Target<O>) {
         let (bo, offset) = self.resolve(target);
-        let link = self.links.link(range.start, bo, &mut self.bos);
+        let link = self.links.link(range.start, bo, D::VaData::default(), &mut self.bos);
         self.tree.insert_at(seat, range.start, Body { end: range.end(), offset, bo, link });
     }
 
@@ -343,18 +343,19 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         let mut new: ArrayVec<(u64, Body), 2> = ArrayVec::new();
         if let Some(target) = target {
             let (bo, offset) = self.resolve(target);
-            let link = self.links.link(start, bo, &mut self.bos);
+            let link = self.links.link(start, bo, D::VaData::default(), &mut self.bos);
             new.push((start, Body { end, offset, bo, link }));
         }
         let mut unlinked = edit.gone;
         if let Some(next) = edit.next {
+            let data = D::remapped(self.links.data(next.link));
             // What is left of the last one that goes takes over its link.
             let link = if edit.gone > 0 && !D::DEFER_MAPPINGS {
                 unlinked -= 1;
-                self.links.move_to(next.link, end);
+                self.links.move_to(next.link, end, data);
                 next.link
             } else {
-                self.links.link(end, next.bo, &mut self.bos)
+                self.links.link(end, next.bo, data, &mut self.bos)
             };
             new.push((end, Body { link, ..next }));
         }
@@ -362,7 +363,8 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
             let (key, prev) = self.tree.entry_mut(cursor);
             prev.end = start;
             if D::DEFER_MAPPINGS {
-                let link = self.links.link(key, prev.bo, &mut self.bos);
+                let data = D::remapped(self.links.data(prev.link));
+                let link = self.links.link(key, prev.bo, data, &mut self.bos);
                 let old = core::mem::replace(&mut prev.link, link);
                 self.links.unlink(old, prev.bo, true, &mut self.bos);
             }

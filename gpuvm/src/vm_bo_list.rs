@@ -71,8 +71,8 @@ impl<V: Default> Links<V> {
 
     /// A new mapping at `start` of the object `bo`, if it is one: `drm_gpuva_link()`.
     #[inline]
-    pub(crate) fn link<O: Copy + Eq, B>(&mut self, start: u64, bo: u32, bos: &mut Bos<O, B>) -> u32 {
-        let mut new = Link { start, prev: NONE, next: NONE, data: V::default() };
+    pub(crate) fn link<O: Copy + Eq, B>(&mut self, start: u64, bo: u32, data: V, bos: &mut Bos<O, B>) -> u32 {
+        let mut new = Link { start, prev: NONE, next: NONE, data };
         let index = if self.free == NONE { self.links.len() as u32 } else { self.free };
         if bo != NONE {
             let slot = bos.slot_mut(bo);
@@ -123,11 +123,11 @@ impl<V: Default> Links<V> {
         }
     }
 
-    /// A mapping comes to start elsewhere, with new data.
+    /// A mapping comes to start elsewhere, with other data.
     #[inline]
-    pub(crate) fn move_to(&mut self, link: u32, start: u64) {
+    pub(crate) fn move_to(&mut self, link: u32, start: u64, data: V) {
         let link = self.at(link);
-        (link.start, link.data) = (start, V::default());
+        (link.start, link.data) = (start, data);
     }
 
     /// Takes a link out of the list of `bo`.

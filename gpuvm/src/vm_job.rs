@@ -10,6 +10,11 @@ use crate::{Driver, Immediate, Op, Step, Vm, VmError};
 /// Each operation adds at most this many mappings: its own, and what is left above it of another one.
 const MAPPINGS_PER_OP: usize = 2;
 
+/// Where what has gone stays until the clean-up, what is left below an operation is a new mapping beside the old one.
+const fn links_per_op(defers: bool) -> usize {
+    MAPPINGS_PER_OP + defers as usize
+}
+
 /// What has been promised memory.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
@@ -64,11 +69,6 @@ impl<O, P: AsRef<[Op<O>]>> Job<O, P> {
     pub fn ops(&self) -> &[Op<O>] {
         self.ops.as_ref()
     }
-
-    /// What holds the operations.
-    pub fn source(&self) -> &P {
-        &self.ops
-    }
 }
 
 /// A job on its way, from [`Vm::begin`]: the place of `run_job()`. Nothing here allocates. What is done of the job
@@ -92,9 +92,9 @@ pub struct NextOp<'run, O, D: Driver> {
 impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// Sets memory aside for what is pending, and gives back what is set aside beyond that.
     fn reserve(&mut self) {
-        let mappings = MAPPINGS_PER_OP * self.pending.ops.load(Ordering::Relaxed) as usize;
-        self.tree.reserve(mappings);
-        self.links.reserve(mappings);
+        let ops = self.pending.ops.load(Ordering::Relaxed) as usize;
+        self.tree.reserve(MAPPINGS_PER_OP * ops);
+        self.links.reserve(links_per_op(D::DEFER_MAPPINGS) * ops);
         self.bos.reserve(self.pending.bos.load(Ordering::Relaxed) as usize);
         self.has_reserve = self.pending.any();
     }
@@ -122,9 +122,8 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         let Self { tree, links, bos, .. } = self;
         bos.unlink_all();
         tree.for_each_mut(|start, body| {
-            let link = links.link(start, body.bo, bos);
-            *links.data_mut(link) = core::mem::take(old.data_mut(body.link));
-            body.link = link;
+            let data = core::mem::take(old.data_mut(body.link));
+            body.link = links.link(start, body.bo, data, bos);
         });
     }
 

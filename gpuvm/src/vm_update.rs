@@ -170,19 +170,14 @@ impl<O: Copy + Eq + Hash, D: Driver<Mode = Staged>, P: AsRef<[Op<O>]>> Prepared<
         self.ops.as_ref()
     }
 
-    /// What holds the operations.
-    pub fn source(&self) -> &P {
-        &self.ops
-    }
-
     /// The VM before the operations.
     pub fn vm(&self) -> &Vm<O, D> {
         self.vm
     }
 
-    /// As [`Vm::obtain`]: for an object of which the operations may take the last mapping.
-    pub fn obtain(&mut self, object: O) -> VmBo<O> {
-        self.vm.obtain(object)
+    /// As [`Vm::find_bo`]: for an object of which the operations may take the last mapping.
+    pub fn find_bo(&mut self, object: O) -> Option<VmBo<O>> {
+        self.vm.find_bo(object)
     }
 
     /// Does all operations, and gives them back: `vm_bind_job_prepare()` of msm.

@@ -191,6 +191,36 @@ fn the_data_of_mappings_can_outlive_them() {
 }
 
 #[test]
+fn what_is_left_of_a_mapping_has_data_of_it() {
+    struct Counting<const DEFER: bool>;
+    impl<const DEFER: bool> Driver for Counting<DEFER> {
+        type Mode = Immediate;
+        type BoData = ();
+        type VaData = u32;
+        const DEFER_MAPPINGS: bool = DEFER;
+        fn remapped(data: &u32) -> u32 {
+            data + 1
+        }
+    }
+    fn check<const DEFER: bool>(left: u32) {
+        let mut vm = Vm::<u32, Counting<DEFER>>::with_driver(pages(0, 1000), None).unwrap();
+        for (page, data) in [(0, 10), (4, 20)] {
+            vm.apply(&map(page, page + 4, 1)).unwrap();
+            *vm.va_data_mut(page * PAGE).unwrap() = data;
+        }
+        // Out of the middle of one mapping, from its start, and what is left of two.
+        vm.apply(&map(1, 2, 2)).unwrap();
+        vm.apply(&unmap(4, 5)).unwrap();
+        let data = |vm: &Vm<u32, Counting<DEFER>>, page: u64| *vm.va_data(page * PAGE).unwrap();
+        assert_eq!([0, 1, 2, 5].map(|page| data(&vm, page)), [10 + left, 0, 11, 21]);
+        vm.apply(&map(3, 6, 2)).unwrap();
+        assert_eq!([2, 3, 6].map(|page| data(&vm, page)), [11 + left, 0, 22]);
+    }
+    check::<false>(0);
+    check::<true>(1);
+}
+
+#[test]
 fn data_stays_with_its_mapping_when_memory_is_given_back() {
     struct Numbered;
     impl Driver for Numbered {

@@ -138,10 +138,10 @@ impl World {
             Fate::Undo(index) => (index.index(ops.len() + 1), true),
         };
         let mut prepared = update.prepare(ops.to_vec()).unwrap();
-        assert_eq!((prepared.ops(), &prepared.source()[..]), (ops, ops));
+        assert_eq!(prepared.ops(), ops);
         let back = prepared.vm().undo(&ops[..count]);
-        let kept: Vec<_> =
-            back.iter().filter_map(|op| op.kind.object()).map(|object| prepared.obtain(object)).collect();
+        let objects = back.iter().filter_map(|op| op.kind.object());
+        let kept: Vec<_> = objects.map(|object| prepared.find_bo(object).expect("it is mapped")).collect();
         let before = self.model.content.clone();
         let driver = &mut self.driver;
         let all = prepared.commit_steps(count, &mut |step| follow_step(driver, step));
