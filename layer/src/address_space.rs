@@ -4,7 +4,7 @@
 //! needs in the kernel goes with its last reference.
 
 use crate::carrier::{Backing, Carrier, Follow, Sent};
-use crate::mirror::{Mirror, Undo};
+use crate::mirror::{Difference, Mirror, Undo};
 use crate::residency::Residency;
 use gpuvm::{FenceSignal, LogReader, Mapping, Op, OpKind, Plan, Planner, Policy, Target, VaRange, VmError};
 use kmd::{Errno, GemHandle, Limits};
@@ -51,8 +51,8 @@ pub struct Counters {
     pub calls: AtomicU64,
 }
 
-/// Answers whether the kernel's page table holds exactly these mappings (joined, sorted); the error names the first difference.
-pub type Verifier = Box<dyn Fn(&[Mapping<GemHandle>]) -> Result<(), String> + Send + Sync>;
+/// Answers whether the kernel's page table holds exactly these mappings (joined, sorted); the error is the first difference.
+pub type Verifier = Box<dyn Fn(&[Mapping<GemHandle>]) -> Result<(), Difference> + Send + Sync>;
 
 /// The address space of one device.
 pub struct AddressSpace {
@@ -114,6 +114,9 @@ impl AddressSpace {
         };
         let mut mirror = mirror(range, reserved)?;
         let log = log_shift.map(|shift| mirror.log(shift));
+        if log.is_some() || verifier.is_some() {
+            mirror.note_origins();
+        }
         let state = State {
             mirror,
             planner: Planner::new(policy),
@@ -221,13 +224,12 @@ impl AddressSpace {
     ///
     /// An error: something is there already, so the range cannot be the new resource's.
     pub fn adopt_window(&self, range: VaRange, null: bool) -> Result<(), BindError> {
-        let mirror = &mut self.state.lock().mirror;
-        if null {
-            mirror.insert(Mapping { range, target: Target::Null })?
-        } else {
-            mirror.check_free(range)?
-        }
-        Ok(())
+        Ok(self.state.lock().mirror.adopt(range, null)?)
+    }
+
+    /// Gives a resource a range that only the layer knows: nothing is bound in it.
+    pub fn insert_window(&self, range: VaRange) -> Result<(), BindError> {
+        Ok(self.state.lock().mirror.insert(Mapping { range, target: Target::Null })?)
     }
 
     /// Follows a driver that takes a range away from its resource by itself, with everything that is bound in it.
@@ -353,8 +355,9 @@ impl AddressSpace {
 
     fn verify(&self, state: &mut State) {
         let Some(verifier) = &self.verifier else { return };
-        if let Err(difference) = state.mirror.joined().and_then(|mirror| verifier(&mirror)) {
-            self.lose_locked(state, &format!("mirror and page table differ: {difference}"));
+        if let Err(Difference { at, what }) = state.mirror.joined().and_then(|mirror| verifier(&mirror)) {
+            let made_by = state.mirror.made_by(at);
+            self.lose_locked(state, &format!("mirror and page table differ: {what}{made_by}"));
         }
     }
 }
@@ -372,7 +375,10 @@ fn note_left(mirror: &Mirror, range: VaRange) {
     if tracing::enabled!(tracing::Level::DEBUG)
         && let Ok(left) = mirror.list(range)
     {
-        left.iter().for_each(|mapping| tracing::debug!("a resource goes with {mapping:?} in it"));
+        for mapping in left {
+            let made_by = mirror.made_by(mapping.range.start);
+            tracing::debug!("a resource goes with {mapping:?}{made_by} in it");
+        }
     }
 }
 

@@ -25,11 +25,15 @@ impl Rig {
 
     /// One window of 64 pages from address 0x10_0000 on.
     fn new(mirror: MakeMirror, faults: Faults) -> Self {
+        Self::verified(mirror, faults, None)
+    }
+
+    fn verified(mirror: MakeMirror, faults: Faults, verifier: Option<Verifier>) -> Self {
         let node = Node::panthor(Config { unbound: Unbound::Zero, faults, execute: false }).unwrap();
         let kernel = Arc::new(PanthorVm::create(node.clone()).unwrap());
         let vm = kernel.id();
         let home = Box::new(AtOnce::new(kernel.clone()));
-        let space = AddressSpace::new(kernel.limits(), mirror, home, None, Some(4)).unwrap();
+        let space = AddressSpace::new(kernel.limits(), mirror, home, verifier, Some(4)).unwrap();
         space.add_window(range(0, 64), None).unwrap();
         Self { node, vm, space }
     }
@@ -143,6 +147,46 @@ fn a_refused_bind_brings_back_objects_that_it_had_unbound() {
         assert_eq!(format!("{before:?}"), format!("{:?}", rig.node.mappings(rig.vm)));
         rig.space.evict(old).unwrap();
         assert_eq!((rig.bound(), rig.live_objects()), (0, 1));
+    }
+}
+
+#[test]
+fn a_refused_bind_brings_back_what_nobody_holds_any_more() {
+    // As above; but the memory was freed while the bind was queued, and only what is mapped keeps the object.
+    for rig in Rig::both(Faults { op: Some(5), ..Faults::default() }) {
+        let (going, new) = (rig.object(), rig.object());
+        rig.space.bind(1, &[map(0, 3, &going, 7)]).unwrap();
+        let before = format!("{:?}", rig.node.mappings(rig.vm));
+        let queued = [map(2, 1, &new, 0), map(4, 1, &new, 0)];
+        let announced = rig.space.announce(&[map(9, 1, &going, 0)]);
+        rig.space.evict(going).unwrap();
+        assert!(matches!(rig.space.bind(1, &queued), Err(BindError::OutOfMemory(_))));
+        assert_eq!((format!("{:?}", rig.node.mappings(rig.vm)), rig.live_objects()), (before, 2));
+        // It is still evicted.
+        rig.space.bind(1, &queued).unwrap();
+        assert_eq!((rig.bound(), rig.live_objects()), (2, 1));
+        drop(announced);
+    }
+}
+
+#[test]
+fn a_difference_says_who_made_what_is_there() {
+    let mirrors: [MakeMirror; 2] = [Mirror::immediate, Mirror::staged];
+    for mirror in mirrors {
+        for (at, who) in [(4, "by bind 1 on queue 7"), (8, "by bind 2 on queue 3"), (12, "without a bind")] {
+            let verifier: Verifier = Box::new(move |mappings| {
+                // Once the second bind has cut what the first one made.
+                let cut = mappings.iter().filter(|mapping| !mapping.target.is_null()).count() > 1;
+                let difference = || Difference { at: range(at, 1).start, what: "something is there".into() };
+                if cut { Err(difference()) } else { Ok(()) }
+            });
+            let rig = Rig::verified(mirror, Faults::default(), Some(verifier));
+            let (one, two) = (rig.object(), rig.object());
+            rig.space.bind(7, &[map(0, 10, &one, 0)]).unwrap();
+            rig.space.bind(3, &[map(2, 1, &two, 0), map(8, 2, &two, 5)]).unwrap();
+            let Err(BindError::Lost(why)) = rig.space.bind(1, &[map(20, 1, &one, 0)]) else { panic!() };
+            assert_eq!(why, format!("mirror and page table differ: something is there, made {who}"));
+        }
     }
 }
 

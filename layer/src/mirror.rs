@@ -5,10 +5,11 @@
 //! the mirror is *staged* and runs ahead, with the reservations of all that a plan touches locked until it was carried.
 
 use crate::carrier::{Backing, Objects, Sent};
+use core::fmt;
 use core::marker::PhantomData;
 use gpuvm::{
-    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Locking, LogReader, Mapping, Mode, Op, Ops, Plan,
-    Planner, Reservation, Staged, Step, Target, Unmapped, Usage, VaRange, VmBo, VmError,
+    Contended, Driver, Exec, Fence, FenceSignal, Immediate, Locking, LogReader, Mapping, Mode, Op, OpKind,
+    Ops, Plan, Planner, Reservation, Staged, Step, Target, Unmapped, Usage, VaRange, VmBo, VmError,
 };
 use kmd::GemHandle;
 
@@ -20,13 +21,45 @@ pub struct BoId(u32);
 /// A reference to a buffer object: while the memory behind it lives, the kernel's object does.
 pub type Object = VmBo<BoId>;
 
-/// What the mirror keeps of objects: what is behind them, let go when the object's last reference has gone.
+/// What the mirror keeps of objects: what is behind them, let go when the object's last reference has gone. And of mappings: who made
+/// them. Where that can be, a mapping that has gone keeps its object until the clean-up, so that an operation can be taken back.
 struct Binding<M>(PhantomData<M>);
 
 impl<M: Mode> Driver for Binding<M> {
     type Mode = M;
     type BoData = Option<Backing>;
-    type VaData = ();
+    type VaData = Origin;
+    const DEFER_MAPPINGS: bool = M::DEFERS;
+
+    fn remapped(data: &Origin) -> Origin {
+        *data
+    }
+}
+
+/// Which bind made a mapping, for whoever looks for a mistake: none where the layer did by itself, or a driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Origin {
+    queue: u32,
+    /// Counts the binds of all queues.
+    bind: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.queue {
+            0 => f.write_str("without a bind"),
+            queue => write!(f, "by bind {} on queue {queue}", self.bind),
+        }
+    }
+}
+
+/// Something that mirror and page table do not have in common.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// Where.
+    pub at: u64,
+    /// What is there in both.
+    pub what: String,
 }
 
 /// What is mapped.
@@ -35,6 +68,10 @@ pub struct Mirror {
     next_object: u32,
     /// What was found to be so, and is as long as nothing changes: programs name the same again, call after call.
     held: Vec<Op<BoId>>,
+    /// Number of binds, where mappings note which one made them.
+    binds: Option<u32>,
+    /// What they note.
+    origin: Option<Origin>,
 }
 
 enum Vm {
@@ -56,15 +93,15 @@ macro_rules! either {
 #[derive(Default)]
 pub struct Undo {
     pub ops: Vec<Op<BoId>>,
-    /// Keeps the objects that are to come back.
+    /// Keeps the objects that are to come back, where the mirror does not until it is cleaned up.
     _objects: Vec<Object>,
 }
 
 impl Undo {
-    fn new(mut ops: Vec<Op<BoId>>, mut hold: impl FnMut(BoId) -> Object) -> Self {
+    fn new(mut ops: Vec<Op<BoId>>, hold: impl FnMut(BoId) -> Option<Object>) -> Self {
         // What unbinds comes first: it makes the room that what binds again may need.
         ops.sort_by_key(|op| op.kind.object().is_some());
-        let objects = ops.iter().filter_map(|op| op.kind.object()).map(&mut hold).collect();
+        let objects = ops.iter().filter_map(|op| op.kind.object()).filter_map(hold).collect();
         Self { ops, _objects: objects }
     }
 }
@@ -82,6 +119,15 @@ fn backing<D: Driver<BoData = Option<Backing>>>(vm: &gpuvm::Vm<BoId, D>, object:
     vm.bo(object)?.data().as_ref()
 }
 
+/// Whether somebody wants to see how operations split what was mapped.
+fn shows_steps() -> bool {
+    tracing::enabled!(tracing::Level::TRACE)
+}
+
+fn show_step(step: Step<BoId>) {
+    tracing::trace!("{step:x?}");
+}
+
 /// The ranges that a list unmaps.
 fn unmapped<D: Driver>(ops: &Ops<'_, BoId, D>) -> Vec<VaRange> {
     let range = |step: &Step<BoId>| match step {
@@ -89,6 +135,19 @@ fn unmapped<D: Driver>(ops: &Ops<'_, BoId, D>) -> Vec<VaRange> {
         Step::Map(_) | Step::Remap { .. } => None,
     };
     ops.steps().iter().filter_map(range).collect()
+}
+
+/// Does what is listed, unless something would have to give way: that is what is returned, and nothing is done.
+fn commit_if_free<D: Driver>(ops: Ops<'_, BoId, D>) -> Vec<Mapping<BoId>> {
+    let gives_way = |step: &Step<BoId>| match *step {
+        Step::Unmap(unmap) | Step::Remap { unmap, .. } => Some(unmap.mapping),
+        Step::Map(_) => None,
+    };
+    let occupied: Vec<_> = ops.steps().iter().filter_map(gives_way).collect();
+    if occupied.is_empty() {
+        ops.commit();
+    }
+    occupied
 }
 
 impl Mirror {
@@ -103,7 +162,7 @@ impl Mirror {
     }
 
     fn new(vm: Vm) -> Self {
-        Self { vm, next_object: 0, held: Vec::new() }
+        Self { vm, next_object: 0, held: Vec::new(), binds: None, origin: None }
     }
 
     /// Keeps the last `2^shift` updates.
@@ -111,9 +170,25 @@ impl Mirror {
         either!(&mut self.vm, vm => vm.log(shift))
     }
 
-    /// Names the bind queue of the updates to come.
+    /// Has mappings note which bind made them.
+    pub fn note_origins(&mut self) {
+        self.binds = Some(0);
+    }
+
+    /// Names the bind queue of the updates to come, which are one bind; 0 is the layer itself.
     pub fn set_queue(&mut self, queue: u32) {
         either!(&mut self.vm, vm => vm.set_queue(queue));
+        let binds = self.binds.as_mut().filter(|_| queue != 0);
+        self.origin = binds.map(|binds| {
+            *binds = binds.wrapping_add(1);
+            Origin { queue, bind: *binds }
+        });
+    }
+
+    /// Who made what is mapped at an address, to be put behind what is said of it; nothing where that is not noted.
+    pub fn made_by(&self, va: u64) -> String {
+        let noted = self.binds.and_then(|_| either!(&self.vm, vm => vm.va_data(va)));
+        noted.map_or_else(String::new, |origin| format!(", made {origin}"))
     }
 
     /// From now on nothing is mapped any more.
@@ -211,6 +286,32 @@ impl Mirror {
         signal
     }
 
+    /// Follows somebody who has mapped a null mapping for something new, or has left its range without any. The steps say what would have
+    /// to give way to that: where something is there already the range cannot be the new one's, and nothing changes.
+    pub fn adopt(&mut self, range: VaRange, null: bool) -> Result<(), VmError> {
+        self.held.clear();
+        let occupied = match &mut self.vm {
+            Vm::Immediate(vm) if null => commit_if_free(vm.map_ops(range, Target::Null)?),
+            Vm::Immediate(vm) => commit_if_free(vm.unmap_ops(range)?),
+            Vm::Staged(vm) => {
+                let exec = lock(|locking| vm.lock_range(locking, range));
+                let mut update = vm.update(&exec)?;
+                if null {
+                    commit_if_free(update.map_ops(range, Target::Null)?)
+                } else {
+                    commit_if_free(update.unmap_ops(range)?)
+                }
+            }
+        };
+        for mapping in &occupied {
+            tracing::warn!("{range} is new, and has {mapping:x?}{} in it", self.made_by(mapping.range.start));
+        }
+        match occupied.first() {
+            Some(Mapping { range: mapped, .. }) => Err(VmError::Occupied { range, mapped: *mapped }),
+            None => Ok(()),
+        }
+    }
+
     /// Adds a mapping where there is none.
     pub fn insert(&mut self, mapping: Mapping<BoId>) -> Result<(), VmError> {
         self.held.clear();
@@ -221,17 +322,6 @@ impl Mirror {
                 vm.update(&exec)?.insert(mapping)
             }
         }
-    }
-
-    /// Whether nothing is mapped in a range.
-    pub fn check_free(&self, range: VaRange) -> Result<(), VmError> {
-        either!(&self.vm, vm => {
-            vm.check(range)?;
-            match vm.iter_range(range).next() {
-                Some(Mapping { range: mapped, .. }) => Err(VmError::Occupied { range, mapped }),
-                None => Ok(()),
-            }
-        })
     }
 
     /// Takes a range away with all that is mapped in it, as somebody else has done already.
@@ -300,9 +390,18 @@ impl Mirror {
                 let job = vm.prepare(ops)?;
                 let sent = carry(&|object| backing(vm, object));
                 if sent.end.is_err() {
-                    undo = Undo::new(vm.undo(&ops[..sent.ops]), |object| vm.obtain(object));
+                    undo = Undo::new(vm.undo(&ops[..sent.ops]), |_| None);
                 }
-                vm.commit_first(job, sent.ops)?;
+                if shows_steps() {
+                    let mut running = vm.begin(job)?;
+                    while running.done() < sent.ops
+                        && let Some(next) = running.next()
+                    {
+                        next.complete(show_step)?;
+                    }
+                } else {
+                    vm.commit_first(job, sent.ops)?;
+                }
                 sent
             }
             Vm::Staged(vm) => {
@@ -311,13 +410,30 @@ impl Mirror {
                 let sent = carry(&|object| backing(prepared.vm(), object));
                 if sent.end.is_err() {
                     let ops = prepared.vm().undo(&ops[..sent.ops]);
-                    undo = Undo::new(ops, |object| prepared.obtain(object));
+                    undo = Undo::new(ops, |object| prepared.find_bo(object));
                 }
-                prepared.commit_first(sent.ops);
+                if shows_steps() {
+                    prepared.commit_steps(sent.ops, &mut show_step);
+                } else {
+                    prepared.commit_first(sent.ops);
+                }
                 sent
             }
         };
+        if let Some(origin) = self.origin {
+            self.note(&ops[..sent.ops], origin);
+        }
         Ok((sent, undo))
+    }
+
+    /// Notes who made what operations have mapped.
+    #[cold]
+    fn note(&mut self, ops: &[Op<BoId>], origin: Origin) {
+        for op in ops.iter().filter(|op| op.kind != OpKind::Unmap) {
+            if let Some(data) = either!(&mut self.vm, vm => vm.va_data_mut(op.range.start)) {
+                *data = origin;
+            }
+        }
     }
 
     /// Lets go of objects that have died.
@@ -326,7 +442,7 @@ impl Mirror {
     }
 
     /// What is mapped in the kernel's terms, with mappings that continue each other as one.
-    pub fn joined(&self) -> Result<Vec<Mapping<GemHandle>>, String> {
+    pub fn joined(&self) -> Result<Vec<Mapping<GemHandle>>, Difference> {
         let mut joined = Vec::new();
         either!(&self.vm, vm => {
             vm.iter().try_for_each(|mapping| join(&mut joined, mapping, |object| backing(vm, object)))
@@ -339,11 +455,11 @@ fn join<'a>(
     joined: &mut Vec<Mapping<GemHandle>>,
     Mapping { range, target }: Mapping<BoId>,
     backing: impl FnOnce(BoId) -> Option<&'a Backing>,
-) -> Result<(), String> {
+) -> Result<(), Difference> {
     let target = match target {
         Target::Null => Target::Null,
         Target::Object { object, offset } => {
-            let closed = || format!("{object:?} at {range} is closed");
+            let closed = || Difference { at: range.start, what: format!("{object:?} at {range} is closed") };
             Target::Object { object: backing(object).and_then(Backing::handle).ok_or_else(closed)?, offset }
         }
     };

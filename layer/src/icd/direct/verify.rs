@@ -2,6 +2,7 @@
 //! and in the account that a real kernel gives in debugfs.
 
 use crate::address_space::Verifier;
+use crate::mirror::Difference;
 use client::{Emulator, Mapping as PageRun};
 use gpuvm::{Mapping, Target, VaRange};
 use kmd::{GemHandle, RenderNode, gpuvas};
@@ -14,7 +15,7 @@ pub fn verifier(node: &RenderNode, vm: u32) -> Option<Verifier> {
     if let Some((emulator, file)) = Emulator::find().zip(file) {
         return Some(Box::new(move |mirror| {
             let table = emulator.mappings(Some(file.as_fd()), vm);
-            let table = table.map_err(|error| format!("the page table cannot be read: {error}"))?;
+            let table = table.map_err(|error| unseen(format!("the page table cannot be read: {error}")))?;
             compare(mirror, &table, is_shown)
         }));
     }
@@ -23,15 +24,20 @@ pub fn verifier(node: &RenderNode, vm: u32) -> Option<Verifier> {
         return None;
     }
     Some(Box::new(|mirror| {
-        let vms = gpuvas::read().map_err(|error| error.to_string())?;
+        let vms = gpuvas::read().map_err(|error| unseen(error.to_string()))?;
         // It does not tell whose a VM is.
-        let mut result = Err("the kernel has no VM".to_owned());
+        let mut result = Err(unseen("the kernel has no VM".to_owned()));
         for vm in vms {
             result =
                 result.or_else(|_| compare(mirror, &vm.iter().map(page_run).collect::<Vec<_>>(), alike()));
         }
         result
     }))
+}
+
+/// A difference that is nowhere in particular.
+fn unseen(what: String) -> Difference {
+    Difference { at: u64::MAX, what }
 }
 
 fn page_run(mapping: &gpuvas::Mapping) -> PageRun {
@@ -66,17 +72,18 @@ fn compare(
     mirror: &[Mapping<GemHandle>],
     table: &[PageRun],
     mut same: impl FnMut(&Target<GemHandle>, &PageRun) -> bool,
-) -> Result<(), String> {
+) -> Result<(), Difference> {
     for mapping in mirror {
         let Mapping { range, target } = mapping;
         let mut at = range.start;
         while at < range.end() {
             let n = table.partition_point(|run| run.va + run.len <= at);
             let differs = || {
-                format!(
-                    "at {at:#x} the mirror has {mapping:x?}, the page table {:x?}",
-                    table.get(n).map(shown)
-                )
+                let shown = table.get(n).map(shown);
+                Difference {
+                    at,
+                    what: format!("at {at:#x} the page table has {shown:x?}, the mirror {mapping:x?}"),
+                }
             };
             let run = table.get(n).filter(|run| run.va <= at).ok_or_else(differs)?;
             let end = (run.va + run.len).min(range.end());

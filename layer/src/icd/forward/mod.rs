@@ -95,7 +95,7 @@ impl Forward {
         let bytes = parts.iter().map(|(len, _)| len).sum();
         let ranges = self.places.add(resource, parts, tails).ok_or(CreateError::AddressSpace(bytes))?;
         for (opened, &range) in ranges.iter().enumerate() {
-            if let Err(error) = sparse.address_space.adopt_window(range, true) {
+            if let Err(error) = sparse.address_space.insert_window(range) {
                 self.close(sparse, ranges[0].start, ranges[..opened].iter().copied());
                 return Err(CreateError::Bind(error));
             }

@@ -18,7 +18,7 @@ use crate::device::{Device, SetupError, Sparse};
 use crate::image::Image;
 use crate::instance::Instance;
 use crate::memory::{MappedAt, MemoryError};
-use crate::mirror::Mirror;
+use crate::mirror::{Difference, Mirror};
 use crate::queue::{BindQueue, cpu};
 use crate::report::SPARSE_ADDRESS_SPACE;
 use crate::residency::Residency;
@@ -265,22 +265,45 @@ fn open_kernel(config: &Config) -> Result<(Arc<Node>, Arc<dyn kmd::Vm>), kmd::Er
 fn verifier(node: Arc<Node>) -> Verifier {
     Box::new(move |mirror| {
         let kernel = node.mappings(1);
-        let differs = |mine: Option<&gpuvm::Mapping<kmd::GemHandle>>, theirs: Option<&emulator::PageRun>| {
-            format!("the mirror has {mine:x?}, the page table {theirs:x?}")
-        };
         for n in 0..mirror.len().max(kernel.len()) {
             let (mine, theirs) = (mirror.get(n), kernel.get(n));
-            let equal = mine.zip(theirs).is_some_and(|(mine, theirs)| {
+            let mine_there = mine.map(|mine| {
                 let target = match mine.target {
                     gpuvm::Target::Null => None,
                     gpuvm::Target::Object { object, offset } => Some((object, offset)),
                 };
-                (mine.range.start, mine.range.len, target) == (theirs.va, theirs.len, theirs.bo)
+                (mine.range.start, target, mine.range.len)
             });
-            if !equal {
-                return Err(differs(mine, theirs));
+            let theirs_there = theirs.map(|theirs| (theirs.va, theirs.bo, theirs.len));
+            if mine_there != theirs_there {
+                return Err(Difference {
+                    at: first_difference(mine_there, theirs_there),
+                    what: format!("the page table has {theirs:x?}, the mirror {mine:x?}"),
+                });
             }
         }
         Ok(())
     })
+}
+
+/// The first address that two lists do not have in common, whose next runs these are: where they start, what they show, how long they are.
+fn first_difference<T: PartialEq>(a: Option<(u64, T, u64)>, b: Option<(u64, T, u64)>) -> u64 {
+    match (a, b) {
+        (Some(a), Some(b)) if (a.0, &a.1) == (b.0, &b.1) => a.0 + a.2.min(b.2),
+        (a, b) => a.into_iter().chain(b).map(|(start, ..)| start).min().unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_where_one_list_goes_on() {
+        let at = |a, b| first_difference(a, b);
+        assert_eq!(at(Some((4, 'a', 2)), Some((4, 'b', 2))), 4);
+        assert_eq!(at(Some((4, 'a', 2)), Some((3, 'a', 2))), 3);
+        assert_eq!(at(Some((4, 'a', 2)), Some((4, 'a', 5))), 6);
+        assert_eq!(at(None, Some((4, 'a', 5))), 4);
+    }
 }
