@@ -1,7 +1,6 @@
 //! Something that will be done.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::sync::{self, Condvar, Mutex};
 
@@ -81,18 +80,6 @@ impl Fence {
             }
         }
     }
-
-    /// Waits until it is signaled or `timeout` is over: `dma_fence_wait_timeout()`. [`None`] where it is not
-    /// signaled by then; a `timeout` of zero only looks.
-    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<(), FenceError>> {
-        let start = Instant::now();
-        let mut status = sync::lock(&self.inner.status);
-        while status.is_none() {
-            let left = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
-            status = sync::wait_timeout(&self.inner.signaled, status, left);
-        }
-        *status
-    }
 }
 
 /// The same fence, not the same status.
@@ -137,11 +124,9 @@ mod tests {
         let (signal, fence) = Fence::new();
         let same = fence.clone();
         assert_eq!((fence.status(), same.is_signaled()), (None, false));
-        assert_eq!(fence.wait_timeout(Duration::ZERO), None);
         signal.signal();
         assert_eq!(fence.status(), Some(Ok(())));
         assert_eq!(same.wait(), Ok(()));
-        assert_eq!(same.wait_timeout(Duration::ZERO), Some(Ok(())));
     }
 
     #[test]
@@ -151,15 +136,7 @@ mod tests {
         assert_eq!(fence.wait(), Err(FenceError::Failed { errno: 12 }));
         let (signal, fence) = Fence::new();
         drop(signal);
-        assert_eq!(fence.wait_timeout(Duration::MAX), Some(Err(FenceError::Canceled)));
-    }
-
-    #[test]
-    fn a_timeout_is_neither_early_nor_forever() {
-        let (_signal, fence) = Fence::new();
-        let start = Instant::now();
-        assert_eq!(fence.wait_timeout(Duration::from_millis(20)), None);
-        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert_eq!(fence.wait(), Err(FenceError::Canceled));
     }
 
     #[test]
@@ -167,18 +144,15 @@ mod tests {
         let (signal, fence) = Fence::new();
         std::thread::scope(|scope| {
             let waiters: Vec<_> = (0..4)
-                .map(|n| {
+                .map(|_| {
                     let fence = fence.clone();
-                    scope.spawn(move || match n % 2 {
-                        0 => Some(fence.wait()),
-                        _ => fence.wait_timeout(Duration::MAX),
-                    })
+                    scope.spawn(move || fence.wait())
                 })
                 .collect();
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(5));
             signal.signal();
             for waiter in waiters {
-                assert_eq!(waiter.join().unwrap(), Some(Ok(())));
+                assert_eq!(waiter.join().unwrap(), Ok(()));
             }
         });
     }

@@ -63,10 +63,3 @@ pub struct Op<O> {
     /// What they become.
     pub kind: OpKind<O>,
 }
-
-impl<O: Copy + Eq> Op<O> {
-    /// Whether `next` continues this operation in address and content, so that one operation can do both.
-    pub fn continues(&self, next: &Self) -> bool {
-        self.range.end() == next.range.start && self.kind.advance(self.range.len) == next.kind
-    }
-}

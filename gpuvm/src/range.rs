@@ -64,7 +64,7 @@ impl VaRange {
     }
 
     /// Whether all of `other` is in the range.
-    pub const fn contains_range(self, other: Self) -> bool {
+    pub(crate) const fn contains_range(self, other: Self) -> bool {
         self.start <= other.start && other.end() <= self.end()
     }
 

@@ -2,7 +2,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::Fence;
 use crate::sync::{self, Mutex};
@@ -67,14 +66,6 @@ impl Reservation {
         }
     }
 
-    /// As [`Reservation::wait`], but not longer than `timeout`: `dma_resv_wait_timeout()`. False where a fence was
-    /// not signaled by then.
-    pub fn wait_timeout(&self, usage: Usage, timeout: Duration) -> bool {
-        let start = Instant::now();
-        let left = || timeout.saturating_sub(start.elapsed());
-        self.fences(usage).iter().all(|fence| fence.wait_timeout(left()).is_some())
-    }
-
     /// Adds `fence`, `dma_resv_add_fence()`; for a holder of the lock. Those that are signaled make place.
     pub(crate) fn add_fence(&self, fence: &Fence, usage: Usage) {
         let mut fences = sync::lock(&self.inner.fences);
@@ -129,7 +120,6 @@ mod tests {
             signal.signal();
             for (asked, usage) in USAGES.into_iter().enumerate() {
                 assert_eq!(resv.is_signaled(usage), asked <= done);
-                assert_eq!(resv.wait_timeout(usage, Duration::ZERO), asked <= done);
             }
         }
         resv.wait(Usage::Bookkeep);

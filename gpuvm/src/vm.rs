@@ -89,11 +89,6 @@ impl<O: Copy + Eq, D: Driver> Vm<O, D> {
         self.range
     }
 
-    /// The part that the kernel keeps for itself, its `kernel_alloc_node`.
-    pub fn reserved(&self) -> Option<VaRange> {
-        self.reserved
-    }
-
     /// The reservation that the VM's private objects share: `drm_gpuvm_resv()`.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation

@@ -12,7 +12,7 @@ use proptest::sample::Index;
 #[path = "model/mod.rs"]
 mod model;
 
-use model::{Model, PAGE, Page, fewest, in_line, nth, pages, paint, span};
+use model::{Model, PAGE, Page, continues, fewest, in_line, nth, pages, paint, span};
 
 const PAGES: usize = 48;
 const OBJECTS: u8 = 2;
@@ -377,7 +377,7 @@ impl World {
 /// Disjoint, sorted, only over wanted pages, right, trimmed, and as few as can be.
 fn check_ops(ops: &[Op<u8>], present: &[Page], wanted: &[Option<Page>]) {
     assert!(ops.windows(2).all(|pair| pair[0].range.end() <= pair[1].range.start));
-    assert!(!ops.windows(2).any(|pair| pair[0].continues(&pair[1])));
+    assert!(!ops.windows(2).any(|pair| continues(&pair[0], &pair[1])));
     for op in ops {
         let range = span(op.range);
         assert!(wanted[range.clone()].iter().all(Option::is_some), "{op:?} outside of what was wanted");

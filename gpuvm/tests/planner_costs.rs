@@ -7,7 +7,7 @@ use proptest::sample::Index;
 #[path = "model/mod.rs"]
 mod model;
 
-use model::{Model, PAGE, Page, in_line, pages, paint, span};
+use model::{Model, PAGE, Page, continues, in_line, pages, paint, span};
 
 /// Pages of a block.
 const BLOCK: usize = 4;
@@ -104,7 +104,7 @@ impl Task<'_> {
     /// Disjoint, sorted, joined, right, only over what may be touched, no longer than pays, and as cheap as can be.
     fn check(&self, ops: &[Op<u8>]) {
         assert!(ops.windows(2).all(|pair| pair[0].range.end() <= pair[1].range.start));
-        assert!(!ops.windows(2).any(|pair| pair[0].continues(&pair[1])));
+        assert!(!ops.windows(2).any(|pair| continues(&pair[0], &pair[1])));
         let spans: Vec<_> = ops.iter().map(|op| (span(op.range).start, span(op.range).end)).collect();
         for &(start, end) in &spans {
             assert!(self.can_be_one(start, end), "{start}..{end} is not one operation");

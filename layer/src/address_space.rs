@@ -167,7 +167,10 @@ impl AddressSpace {
 
     /// Writes the last updates of the address space to the log, where they are kept.
     pub fn write_log(&self) {
-        for gpuvm::LogEntry { time, queue, op, range } in self.log.iter().flat_map(LogReader::read) {
+        let Some(log) = &self.log else { return };
+        let entries = log.read();
+        tracing::info!(target: "tessera::vm_log", "the last {} of {} updates", entries.len(), log.written());
+        for gpuvm::LogEntry { time, queue, op, range } in entries {
             tracing::info!(target: "tessera::vm_log", "{time:?} queue {queue} {op:?} {range}");
         }
     }

@@ -37,6 +37,11 @@ pub fn in_line(page: Page, next: Page) -> bool {
     }
 }
 
+/// Whether `next` continues `op` in address and content, so that one operation could do both.
+pub fn continues(op: &Op<u8>, next: &Op<u8>) -> bool {
+    op.range.end() == next.range.start && op.kind.advance(op.range.len) == next.kind
+}
+
 /// Lays operations over pages.
 pub fn paint(content: &mut [Page], ops: &[Op<u8>]) {
     for op in ops {
