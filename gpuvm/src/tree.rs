@@ -283,6 +283,18 @@ impl<V: Copy + Default> Tree<V> {
         (self.hint, self.near) = (seat.home, seat.index + 1);
     }
 
+    /// Whether an entry for `key`, which is between the entry at `seat` and the next one, fits into the leaf and belongs there.
+    #[inline]
+    pub(crate) fn can_split(&self, seat: Seat, key: u64) -> bool {
+        !self.leaves[seat.home.leaf].is_full() && key < seat.home.high
+    }
+
+    /// Adds an entry behind the one at `seat`, which [`Tree::can_split`].
+    #[inline]
+    pub(crate) fn split(&mut self, seat: Seat, key: u64, value: V) {
+        self.insert_at(Seat { index: seat.index + 1, ..seat }, key, value);
+    }
+
     /// The place of a seat, if there is an entry at or behind it in the same leaf.
     pub(crate) fn at(&self, seat: Seat) -> Cursor {
         Cursor { leaf: seat.home.leaf, index: seat.index }

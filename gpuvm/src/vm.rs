@@ -266,12 +266,25 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         let seat = self.tree.seek(range.start);
         let (leaf, index) = self.tree.leaf_at(seat);
         match target {
-            // The short ways: exactly one mapping gives way, or none.
+            // The short ways: exactly one mapping gives way, or its front, or none.
             Some(target) if leaf.key(index) == range.start && leaf.value(index).end == range.end() => {
                 let old = leaf.value(index).at(range.start, self.bos.objects());
                 step(Step::Unmap(Unmapped { mapping: old, keep: in_line(&old, range.start, target) }));
                 step(Step::Map(Mapping { range, target }));
                 self.exchange(seat, target);
+            }
+            Some(target)
+                if !D::DEFER_MAPPINGS
+                    && leaf.key(index) == range.start
+                    && range.end() < leaf.value(index).end
+                    && self.tree.can_split(seat, range.end()) =>
+            {
+                let old = leaf.value(index).at(range.start, self.bos.objects());
+                let next = Some(old.part(range.end(), old.range.end()));
+                let unmap = Unmapped { mapping: old, keep: in_line(&old, range.start, target) };
+                step(Step::Remap { prev: None, next, unmap });
+                step(Step::Map(Mapping { range, target }));
+                self.take_front(seat, range, target);
             }
             Some(target)
                 if index > 0
@@ -322,6 +335,20 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         } else {
             self.links.relink(old.link, from, bo, &mut self.bos);
         }
+    }
+
+    /// Maps where the mapping at `seat` begins, which can be split; its link stays with what is left of it. Programs fill in order what
+    /// they have made.
+    #[inline]
+    fn take_front(&mut self, seat: Seat, range: VaRange, target: Target<O>) {
+        let end = range.end();
+        let (bo, offset) = self.resolve(target);
+        let link = self.links.link(range.start, bo, D::VaData::default(), &mut self.bos);
+        let (_, body) = self.tree.entry_mut(self.tree.at(seat));
+        let old = core::mem::replace(body, Body { end, offset, bo, link });
+        let data = D::remapped(self.links.data(old.link));
+        self.links.move_to(old.link, end, data);
+        self.tree.split(seat, end, Body { offset: old.offset.wrapping_add(range.len), ..old });
     }
 
     /// Maps where nothing is, at a seat that has room.
