@@ -207,14 +207,16 @@ impl<V: Copy + Default> Tree<V> {
     }
 
     /// Shows the entries from `cursor` on until `visit` says no.
+    #[inline]
     pub(crate) fn scan(&self, cursor: Cursor, mut visit: impl FnMut(Cursor, u64, &V) -> bool) {
         let Cursor { mut leaf, mut index } = cursor;
         while leaf != NONE {
             let node = &self.leaves[leaf];
-            for index in index..node.len() {
-                if !visit(Cursor { leaf, index }, node.keys.0[index], node.value(index)) {
+            for (key, value) in node.entries(index) {
+                if !visit(Cursor { leaf, index }, key, value) {
                     return;
                 }
+                index += 1;
             }
             (leaf, index) = (node.next, 0);
         }

@@ -61,6 +61,14 @@ impl<V: Copy + Default> Leaf<V> {
         &self.values[self.slot(index)]
     }
 
+    /// The entries from `index` on.
+    #[inline]
+    pub(crate) fn entries(&self, index: usize) -> impl Iterator<Item = (u64, &V)> {
+        let keys = self.keys.0.get(index..self.len()).unwrap_or_default();
+        let slots = self.slots.get(index..self.len()).unwrap_or_default();
+        keys.iter().zip(slots).map(|(&key, &slot)| (key, &self.values[usize::from(slot) % FAN]))
+    }
+
     /// The value at `index`, which has to be below the length.
     #[inline]
     pub(crate) fn value_mut(&mut self, index: usize) -> &mut V {
