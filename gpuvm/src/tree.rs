@@ -111,8 +111,8 @@ impl<V: Copy + Default> Tree<V> {
         self.len
     }
 
-    /// Sees to it that `count` inserts, with any number of removals between them, need no allocation.
-    pub(crate) fn reserve(&mut self, count: usize) {
+    /// Leaves and inner nodes that `count` inserts, with any number of removals between them, can need.
+    fn needs(&self, count: usize) -> (usize, usize) {
         let (mut leaves, mut inners) = (0, 0);
         if count > 0 {
             // Each insert can split one leaf, but two neighbours always hold more than [`MERGE`] entries.
@@ -124,8 +124,21 @@ impl<V: Copy + Default> Tree<V> {
                 inners += below;
             }
         }
+        (leaves, inners.saturating_sub(self.inners.len()))
+    }
+
+    /// Sees to it that `count` inserts, with any number of removals between them, need no allocation.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        let (leaves, inners) = self.needs(count);
         self.leaves.reserve(leaves, Leaf::new);
-        self.inners.reserve(inners.saturating_sub(self.inners.len()), Inner::new);
+        self.inners.reserve(inners, Inner::new);
+    }
+
+    /// Gives back what is set aside beyond that.
+    pub(crate) fn trim(&mut self, count: usize) {
+        let (leaves, inners) = self.needs(count);
+        self.leaves.trim(leaves);
+        self.inners.trim(inners);
     }
 
     /// Bytes on the heap.

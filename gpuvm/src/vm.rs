@@ -414,11 +414,11 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
     /// that have gone. `drm_gpuvm_bo_deferred_cleanup()`; to be called outside of the critical path, now and then, also
     /// in staged mode, for what dies with a [`VmBo`](crate::VmBo) that is dropped.
     ///
-    /// It also gives back memory that was set aside for jobs, and that of mappings where many have gone.
+    /// It also gives back the memory of mappings where many have gone; [`Vm::trim`] that which is set aside for jobs.
     #[inline]
     pub fn deferred_cleanup(&mut self) {
         self.clean_up();
-        self.trim();
+        self.compact();
     }
 }
 

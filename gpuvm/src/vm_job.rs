@@ -90,13 +90,20 @@ pub struct NextOp<'run, O, D: Driver> {
 }
 
 impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
-    /// Sets memory aside for what is pending, and gives back what is set aside beyond that.
+    /// Sets memory aside for what is pending.
     fn reserve(&mut self) {
         let ops = self.pending.ops.load(Ordering::Relaxed) as usize;
         self.tree.reserve(MAPPINGS_PER_OP * ops);
         self.links.reserve(links_per_op(D::DEFER_MAPPINGS) * ops);
         self.bos.reserve(self.pending.bos.load(Ordering::Relaxed) as usize);
         self.has_reserve = self.pending.any();
+    }
+
+    /// Gives back memory that is set aside for jobs, beyond what is for those that are still to be done. To be called
+    /// now and then: the next job of the same size then has to set it aside anew, which can take more time than the
+    /// job.
+    pub fn trim(&mut self) {
+        self.tree.trim(MAPPINGS_PER_OP * self.pending.ops.load(Ordering::Relaxed) as usize);
     }
 
     /// Memory for a new `vm_bo` of `object`: `drm_gpuvm_bo_create()`.
@@ -106,9 +113,9 @@ impl<O: Copy + Eq + Hash, D: Driver> Vm<O, D> {
         self.bos.prealloc(object, data, claim)
     }
 
-    /// Gives back the memory of links that are no more and of jobs that are done.
+    /// Gives back the memory of links that are no more.
     #[inline]
-    pub(crate) fn trim(&mut self) {
+    pub(crate) fn compact(&mut self) {
         if self.links.is_sparse(self.tree.len()) {
             self.renew_links();
         }

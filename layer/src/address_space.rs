@@ -220,6 +220,7 @@ impl AddressSpace {
         note_left(&state.mirror, range);
         let result = self.bind_locked(&mut state, &[Want { range, kind: OpKind::Unmap }], None);
         state.windows.remove(&range.start);
+        state.mirror.trim();
         result
     }
 

@@ -343,6 +343,7 @@ impl Mirror {
             }
         }
         self.clean_up();
+        self.trim();
         Ok(())
     }
 
@@ -439,6 +440,11 @@ impl Mirror {
     /// Lets go of objects that have died.
     pub fn clean_up(&mut self) {
         either!(&mut self.vm, vm => vm.deferred_cleanup());
+    }
+
+    /// Gives back memory that is kept for the next bind.
+    pub fn trim(&mut self) {
+        either!(&mut self.vm, vm => vm.trim());
     }
 
     /// What is mapped in the kernel's terms, with mappings that continue each other as one.

@@ -26,13 +26,10 @@ impl<T> Arena<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Puts memory for `count` nodes aside, so that there can be as many more without an allocation. What is there
-    /// beyond that, and beyond the [`KEEP`] that are always kept, is given back.
+    /// Puts memory for `count` nodes aside, so that there can be as many more without an allocation.
     pub(super) fn reserve(&mut self, count: usize, node: impl Fn() -> T) {
         let most = count.max(KEEP);
-        self.spare.truncate(most);
-        if self.spare.capacity() != most {
-            self.spare.shrink_to(most);
+        if self.spare.capacity() < most {
             self.spare.reserve_exact(most - self.spare.len());
         }
         while self.spare.len() < count {
@@ -42,6 +39,13 @@ impl<T> Arena<T> {
             self.slots.reserve(count);
             self.free.reserve(self.slots.capacity() - self.free.len());
         }
+    }
+
+    /// Gives back what was put aside beyond `count` nodes, and beyond the [`KEEP`] that are always kept.
+    pub(super) fn trim(&mut self, count: usize) {
+        let most = count.max(KEEP);
+        self.spare.truncate(most);
+        self.spare.shrink_to(most);
     }
 
     pub(super) fn insert(&mut self, node: T) -> u32 {
