@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use emulator::{Config, Gpu, SwFence};
 use kmd::Node;
+use oracle::smmu::run_nothing;
 use rustix::fd::OwnedFd;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::{Kernel, Mapping};
 use crate::script::WINDOW;
-use crate::smmu::run_nothing;
 
 /// Room for markers behind the window.
 const LEN: u64 = WINDOW.end - WINDOW.start + (16 << 20);

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 
 use kmd::msm::mmap_offset;
 use kmd::{GemHandle, Node, RenderNode};
+use oracle::mark::mark;
+use oracle::smmu::Smmu;
 use rustix::fd::OwnedFd;
 use rustix::mm::munmap;
 
 use super::{Held, Kernel, Mapping};
-use crate::smmu::{Smmu, mark};
 
 /// An open file of the running kernel's msm, and the page tables of its VM.
 pub struct RealMsm {
@@ -74,8 +75,10 @@ impl Kernel for RealMsm {
         let leaves = self.smmu.leaves(root).expect("page tables in memory");
         let mut object = |address| {
             let known = marks.entry(address);
-            let (name, offset) =
-                known.or_insert_with(|| self.smmu.marked(address).expect("a page in memory"));
+            let (name, offset) = known.or_insert_with(|| {
+                let mark = self.smmu.memory().marked(address).expect("a page in memory");
+                mark.expect("a page of an object")
+            });
             (u64::from(*name), *offset)
         };
         let below = leaves.into_iter().filter(|leaf| leaf.va < marker);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use kmd::msm::{BoOptions, MsmVm, create_bo};
 use kmd::uapi::msm::{BO_NO_SHARE, SUBMITQUEUE_VM_BIND, SubmitqueueNew, VmBind, VmBindOp};
 use kmd::{BindOp, BufferObject, Errno, Node, Refused, RenderNode, Syncobj, Vm};
+use oracle::mark::mark;
+use oracle::smmu::Smmu;
 use tessera_machines_suite::bind;
 pub use tessera_machines_suite::bind::*;
-use tessera_machines_suite::smmu::{Smmu, mark};
 
 /// A mapping: address from [`BASE`] on, length, object (none: null) and offset in it. Pages that continue each other are one.
 pub type Seen = (u64, u64, Option<(u32, u64)>);
@@ -65,7 +66,10 @@ impl Rig {
         let mut seen: Vec<Seen> = Vec::new();
         for leaf in self.smmu.leaves(self.root).unwrap() {
             assert_eq!(leaf.len, PAGE, "msm maps no blocks with VM_BIND");
-            let object = (leaf.address != null).then(|| self.smmu.marked(leaf.address).unwrap());
+            let object = (leaf.address != null).then(|| {
+                let mark = self.smmu.memory().marked(leaf.address).unwrap();
+                mark.expect("a page of an object")
+            });
             let va = leaf.va.wrapping_sub(BASE);
             match seen.last_mut() {
                 Some((start, len, last))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kmd::uapi::panthor::*;
 use kmd::{BindOp, BindTarget, BufferObject, Vm};
-use tessera_machines_suite::translation::PageTables;
+use oracle::translation::PageTables;
 
 use crate::rig::*;
 

@@ -70,12 +70,9 @@ impl Smmu {
         })
     }
 
-    /// What [`mark`] has written to the page at physical address `address`: a name, and the page's offset in the object in bytes.
-    pub fn marked(&self, address: u64) -> io::Result<(u32, u64)> {
-        let mut bytes = [0; 8];
-        self.memory.read(address, &mut bytes)?;
-        let mark = u64::from_le_bytes(bytes);
-        Ok(((mark >> 32) as u32, (mark & u64::from(u32::MAX)) * PAGE))
+    /// The memory that the tables are in, and what they map.
+    pub fn memory(&self) -> &Kcore {
+        &self.memory
     }
 }
 
@@ -90,17 +87,4 @@ pub fn run_nothing(node: &dyn Node) -> io::Result<()> {
 fn ioctl<R: Request>(node: &dyn Node, arg: &mut R) -> io::Result<()> {
     // SAFETY: the arguments above hold no pointers.
     unsafe { kmd::call(node, arg) }.map_err(io::Error::from)
-}
-
-/// Objects are told apart by what they hold: writes `name` and its number into each page that is mapped at `start`.
-///
-/// # Safety
-/// `len` bytes at `start` are an object's, mapped to be written, and nobody else's concern.
-pub unsafe fn mark(start: *mut u8, len: u64, name: u32) {
-    for number in 0..len / PAGE {
-        // SAFETY: the caller's promise.
-        unsafe {
-            start.add((number * PAGE) as usize).cast::<u64>().write_volatile(u64::from(name) << 32 | number)
-        };
-    }
 }

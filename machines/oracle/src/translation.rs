@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::{fs, io};
 
 use mali::page_table::{self, Leaf};
+use rustix::thread::gettid;
 
 use crate::kcore::Kcore;
 
@@ -31,12 +32,21 @@ impl PageTables {
 
     /// The root of a VM's table. `map` has to map a page at `va` in that VM, an address that no other VM maps meanwhile.
     pub fn root(&self, va: u64, map: impl FnOnce()) -> io::Result<u64> {
+        self.root_where(&format!("va == {va:#x}"), map)
+    }
+
+    /// The root of the table that this thread writes to while it runs `map`: that of one VM.
+    pub fn root_of_thread(&self, map: impl FnOnce()) -> io::Result<u64> {
+        self.root_where(&format!("common_pid == {}", gettid().as_raw_nonzero()), map)
+    }
+
+    fn root_where(&self, filter: &str, map: impl FnOnce()) -> io::Result<u64> {
         // There is one probe.
         static PROBING: Mutex<()> = Mutex::new(());
         let _probing = PROBING.lock();
         let event = Path::new(TRACING).join("events/tessera/page_table");
         fs::write(Path::new(TRACING).join("kprobe_events"), PROBE)?;
-        fs::write(event.join("filter"), format!("va == {va:#x}"))?;
+        fs::write(event.join("filter"), filter)?;
         fs::write(Path::new(TRACING).join("trace"), "")?;
         fs::write(event.join("enable"), "1")?;
         map();

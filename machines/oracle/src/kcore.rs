@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::mark;
+
 /// The file, and where memory is in it.
 pub struct Kcore {
     file: File,
@@ -50,6 +52,14 @@ impl Kcore {
         };
         let segment = self.segments.iter().find(inside).ok_or(io::ErrorKind::NotFound)?;
         self.file.read_exact_at(to, segment.offset + (address - segment.address))
+    }
+
+    /// What [`mark()`](mark::mark) has written to the page at physical address `address`: the object's name, and the page's offset
+    /// in it in bytes. Nothing where it has not.
+    pub fn marked(&self, address: u64) -> io::Result<Option<(u32, u64)>> {
+        let mut word = [0; 8];
+        self.read(address, &mut word)?;
+        Ok(mark::decode(u64::from_le_bytes(word)))
     }
 
     /// The physical address of what the kernel has at `address`. NotFound: that is no memory.
