@@ -5,11 +5,13 @@
 
 use crate::carrier::{Backing, Carrier, Follow, Sent};
 use crate::mirror::{Difference, Mirror, Undo};
+use crate::picture;
 use crate::residency::Residency;
 use gpuvm::{FenceSignal, LogReader, Mapping, Op, OpKind, Plan, Planner, Policy, Target, VaRange, VmError};
 use kmd::{Errno, GemHandle, Limits};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use thiserror::Error;
 
@@ -61,6 +63,8 @@ pub struct AddressSpace {
     /// Executes what the layer binds by itself, and every bind that has no carrier of its own. Locked after `state`.
     home: Mutex<Box<dyn Carrier>>,
     verifier: Option<Verifier>,
+    /// Where the mirror is shown (`TESSERA_MIRROR`).
+    picture: Option<PathBuf>,
     /// What becomes of mappings whose memory is freed.
     freed: OpKind<BoId>,
     state: Mutex<State>,
@@ -128,6 +132,7 @@ impl AddressSpace {
             max_ops: limits.max_ops,
             home: Mutex::new(home),
             verifier,
+            picture: None,
             freed: OpKind::Null,
             state: Mutex::new(state),
             lost: AtomicBool::new(false),
@@ -140,6 +145,11 @@ impl AddressSpace {
     /// For drivers that keep what was bound when its memory is freed, as Vulkan has it: what is there then is nobody's to say.
     pub fn forgetting(self) -> Self {
         Self { freed: OpKind::Unmap, ..self }
+    }
+
+    /// Shows the mirror in a file whenever the device is idle.
+    pub fn shown_in(self, picture: Option<PathBuf>) -> Self {
+        Self { picture, ..self }
     }
 
     /// Whether mirror and kernel have parted, or a queued bind failed: the device is lost to its application.
@@ -350,11 +360,20 @@ impl AddressSpace {
         undone.end.map_err(BindError::Refused)
     }
 
-    /// Compares mirror and page table, where somebody wants that (`TESSERA_VERIFY`), when everything that was queued is in force.
+    /// Compares mirror and page table (`TESSERA_VERIFY`), and shows the mirror (`TESSERA_MIRROR`), where somebody wants that, when
+    /// everything that was queued is in force.
     pub fn verify_idle(&self) {
-        if self.verifier.is_some() && !self.is_lost() {
-            self.verify(&mut self.state.lock());
+        if (self.verifier.is_none() && self.picture.is_none()) || self.is_lost() {
+            return;
         }
+        let mut state = self.state.lock();
+        if let Some(path) = &self.picture {
+            match state.mirror.joined() {
+                Ok(mirror) => picture::write(&mirror, path),
+                Err(error) => tracing::error!("TESSERA_MIRROR: {}", error.what),
+            }
+        }
+        self.verify(&mut state);
     }
 
     fn verify(&self, state: &mut State) {

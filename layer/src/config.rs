@@ -42,6 +42,8 @@ pub struct Config {
     pub extra: bool,
     /// Compare mirror and page table after every bind (`TESSERA_VERIFY`).
     pub verify: bool,
+    /// Where the mirror is shown whenever a device is idle (`TESSERA_MIRROR`).
+    pub mirror: Option<PathBuf>,
     /// Binds go through the kernel's bind queue even where they have nothing to wait for (`TESSERA_QUEUED`).
     pub queued: bool,
     /// How many queues the family has that the layer adds to devices whose binding it owns (`TESSERA_SPARSE_QUEUES`); 0: no family.
@@ -125,8 +127,21 @@ impl Config {
         };
         let sparse_queues = number("TESSERA_SPARSE_QUEUES", MAX_SPARSE_QUEUES, "0 to 16")?.unwrap_or(0);
         let vm_log = number("TESSERA_VM_LOG", MAX_VM_LOG, "0 to 20")?;
-        let stats = text("TESSERA_STATS").map(PathBuf::from);
-        Ok(Self { kernel, unbound, faults, map_nothing, extra, verify, queued, sparse_queues, vm_log, stats })
+        let file = |name| text(name).map(PathBuf::from);
+        let (mirror, stats) = (file("TESSERA_MIRROR"), file("TESSERA_STATS"));
+        Ok(Self {
+            kernel,
+            unbound,
+            faults,
+            map_nothing,
+            extra,
+            verify,
+            mirror,
+            queued,
+            sparse_queues,
+            vm_log,
+            stats,
+        })
     }
 }
 

@@ -27,6 +27,7 @@ mod log;
 mod memory;
 mod mirror;
 mod payload;
+mod picture;
 mod queue;
 mod report;
 mod reservation;

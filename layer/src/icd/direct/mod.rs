@@ -205,7 +205,8 @@ impl Opening {
         let config = instance.config;
         let verifier = if config.verify { verify::verifier(&node, vm_id) } else { None };
         let home = Box::new(AtOnce::new(vm.clone()));
-        let address_space = AddressSpace::new(vm.limits(), Mirror::staged, home, verifier, config.vm_log)?;
+        let address_space = AddressSpace::new(vm.limits(), Mirror::staged, home, verifier, config.vm_log)?
+            .shown_in(config.mirror.clone());
         let direct = Direct {
             payloads: Arc::new(Payloads::new(&instance.next, physical, node.clone(), &mut load)),
             memory_fd: ash::khr::external_memory_fd::DeviceFn::load(&mut load),

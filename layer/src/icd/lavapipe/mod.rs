@@ -108,7 +108,8 @@ impl Lavapipe {
         let verifier = config.verify.then(|| verifier(node.clone()));
         let home = Box::new(AtOnce::new(vm.clone()));
         let address_space = AddressSpace::new(vm.limits(), Mirror::immediate, home, verifier, config.vm_log)
-            .map_err(SetupError::Vm)?;
+            .map_err(SetupError::Vm)?
+            .shown_in(config.mirror.clone());
         let functions = Functions::new(&instance.next, physical, load);
         Ok((Self { functions, node, claimed: AtomicU64::new(0) }, address_space))
     }
