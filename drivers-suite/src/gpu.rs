@@ -3,11 +3,15 @@
 use crate::node::Node;
 use anyhow::{Context as _, Result, bail, ensure};
 use ash::vk;
+use oracle::mark::{NAMES, mark};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a sparse block.
 pub const BLOCK: u64 = 64 << 10;
 /// Bytes of the memory that steps bind.
 pub const POOL: u64 = 128 << 20;
+/// Bytes of the resource that shows what unbound pages are.
+const SIZE_OF_UNBOUND: u64 = 4 << 20;
 
 /// The device, a queue that binds, and memory to bind.
 pub struct Gpu {
@@ -24,6 +28,8 @@ pub struct Gpu {
     pub other_binds: bool,
     pub driver: vk::DriverId,
     pub memory: vk::DeviceMemory,
+    /// How much memory has a name.
+    names: AtomicU32,
     pub node: Node,
 }
 
@@ -42,7 +48,6 @@ impl Gpu {
             let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
             let info = vk::InstanceCreateInfo::default().application_info(&application);
             let instance = entry.create_instance(&info, None)?;
-            let node = Node::find()?;
             let physical = instance.enumerate_physical_devices()?;
             let physical = *physical.first().context("no Vulkan device")?;
             let features = instance.get_physical_device_features(physical);
@@ -74,9 +79,8 @@ impl Gpu {
                 .enabled_features(&features)
                 .enabled_extension_names(&extensions)
                 .push_next(&mut timelines);
+            let node = Node::find();
             let device = instance.create_device(physical, &info, None)?;
-            let info = vk::MemoryAllocateInfo::default().allocation_size(POOL);
-            let memory = device.allocate_memory(&info, None)?;
             let (queue, other) = (device.get_device_queue(sparse, 0), device.get_device_queue(general, 0));
             let mut gpu = Self {
                 _entry: entry,
@@ -88,25 +92,46 @@ impl Gpu {
                 other,
                 other_binds,
                 driver,
-                memory,
+                memory: vk::DeviceMemory::null(),
+                names: AtomicU32::new(0),
                 node,
             };
-            gpu.learn_null()?;
+            gpu.learn()?;
+            gpu.memory = gpu.allocate(POOL)?;
             Ok(gpu)
         }
     }
 
-    /// Has the node learn what null mappings are, from a buffer that nobody binds.
-    fn learn_null(&mut self) -> Result<()> {
-        if self.features.sparse_residency_buffer == vk::TRUE {
-            // A length that nothing else has.
-            let len = 77 * BLOCK;
-            let buffer = self.residency_buffer(len)?;
-            self.node.learn_null(len)?;
-            // SAFETY: nothing uses it.
-            unsafe { self.device.destroy_buffer(buffer, None) };
+    /// Has the node learn where the device's VM is, from a buffer that nobody binds.
+    fn learn(&self) -> Result<()> {
+        let Some(real) = self.node.real() else { return Ok(()) };
+        // SAFETY: nothing uses it.
+        let destroy = |buffer| unsafe { self.device.destroy_buffer(buffer, None) };
+        // What is left unbound in it are all pages that null mappings have: they repeat after 2 MiB.
+        real.learn(|| self.residency_buffer(SIZE_OF_UNBOUND), destroy)
+    }
+
+    /// Memory to be bound. On a real kernel each of its pages has a mark, by which it is told in page tables.
+    pub fn allocate(&self, size: u64) -> Result<vk::DeviceMemory> {
+        let info = vk::MemoryAllocateInfo::default().allocation_size(size);
+        // SAFETY: a valid allocate info; the new memory is nobody else's, and marked within its size while it is mapped.
+        unsafe {
+            let memory = self.device.allocate_memory(&info, None)?;
+            if self.node.real().is_some() {
+                let name = self.names.fetch_add(1, Ordering::Relaxed);
+                ensure!(name < NAMES, "too much memory to have names");
+                let start = self.device.map_memory(memory, 0, size, vk::MemoryMapFlags::empty())?;
+                mark(start.cast(), size, name);
+                self.device.unmap_memory(memory);
+            }
+            Ok(memory)
         }
-        Ok(())
+    }
+
+    /// Memory that is allocated from now on has the same names as in other runs of the step.
+    pub fn name_anew(&self) {
+        // The pool is the first.
+        self.names.store(1, Ordering::Relaxed);
     }
 
     /// The instance's function of this name, of an extension of the device.

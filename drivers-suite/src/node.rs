@@ -1,12 +1,13 @@
-//! What is under the driver: the emulated node, as `libtessera_emulator.so` shows it, or a real kernel, as debugfs does.
+//! What is under the driver: the emulated node, as `libtessera_emulator.so` shows it, or a real kernel with its page tables.
 
+use crate::real::Real;
 use anyhow::{Context as _, Result, bail};
 use client::Emulator;
-use kmd::gpuvas;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// A part of the page table. Objects are numbered in the order in which they are met, so that two runs can be compared.
+/// A part of the page table. Objects have numbers that are the same in two runs: those of an emulated node in the order in which they are
+/// met, of a real kernel the names that the suite gave to its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mapping {
     pub va: u64,
@@ -26,27 +27,18 @@ pub struct Binds {
 /// The oracle of what is mapped.
 pub enum Node {
     Emulated(Emulator),
-    /// The object that null mappings are of, when it is known.
-    Real(Option<u64>),
+    Real(Real),
 }
 
 impl Node {
-    pub fn find() -> Result<Self> {
-        if let Some(emulator) = Emulator::find() {
-            return Ok(Self::Emulated(emulator));
-        }
-        gpuvas::read()
-            .context("libtessera_emulator.so is not preloaded, and no kernel shows what it maps")?;
-        Ok(Self::Real(None))
+    /// To be called before the device is made.
+    pub fn find() -> Self {
+        Emulator::find().map_or_else(|| Self::Real(Real::new()), Self::Emulated)
     }
 
-    /// Learns what null mappings look like: there is one of `len` bytes, and nothing else of that length.
-    pub fn learn_null(&mut self, len: u64) -> Result<()> {
-        if let Self::Real(null) = self {
-            let mapping = device_vm()?.into_iter().find(|mapping| mapping.len == len);
-            *null = Some(mapping.context("the driver maps nothing where a new resource is")?.object);
-        }
-        Ok(())
+    /// The real kernel.
+    pub const fn real(&self) -> Option<&Real> {
+        if let Self::Real(real) = self { Some(real) } else { None }
     }
 
     /// None where nobody counts.
@@ -81,39 +73,32 @@ impl Node {
 
     /// The page table of the device's VM, with what continues joined: that of the file that was opened last.
     pub fn page_table(&self) -> Result<Vec<Mapping>> {
+        let emulator = match self {
+            Self::Emulated(emulator) => emulator,
+            Self::Real(real) => return real.page_table(),
+        };
         let mut table = Vec::new();
         let mut numbers = HashMap::new();
-        let mut push = |va, len, object: Option<u64>, offset| {
+        let runs = emulator.mappings(None, 1).context("the page table cannot be read")?;
+        for client::Mapping { va, len, object, offset, .. } in runs {
             let next = numbers.len() as u64;
-            let object = object.map(|object| *numbers.entry(object).or_insert(next));
+            let object = (object != 0).then(|| *numbers.entry(object).or_insert(next));
             join(&mut table, Mapping { va, len, object, offset });
-        };
-        match self {
-            Self::Emulated(emulator) => {
-                let runs = emulator.mappings(None, 1).context("the page table cannot be read")?;
-                for client::Mapping { va, len, object, offset, .. } in runs {
-                    push(va, len, (object != 0).then_some(object), offset);
-                }
-            }
-            Self::Real(null) => {
-                for gpuvas::Mapping { va, len, object, offset } in device_vm()? {
-                    // Null mappings have offsets too, which mean nothing.
-                    let content = Some(object).filter(|_| *null != Some(object));
-                    push(va, len, content, if content.is_some() { offset } else { 0 });
-                }
-            }
         }
         Ok(table)
     }
-}
 
-/// The real VM that was made last: the driver makes one for each device.
-fn device_vm() -> Result<Vec<gpuvas::Mapping>> {
-    gpuvas::read()?.pop().context("the kernel has no VM")
+    /// The same, held to whatever else a real kernel and, with the layer, its mirror say of it.
+    pub fn checked_page_table(&self, layered: bool) -> Result<Vec<Mapping>> {
+        match self {
+            Self::Emulated(_) => self.page_table(),
+            Self::Real(real) => real.checked_page_table(layered),
+        }
+    }
 }
 
 /// Appends a mapping, or has it lengthen the last one.
-fn join(table: &mut Vec<Mapping>, next: Mapping) {
+pub fn join(table: &mut Vec<Mapping>, next: Mapping) {
     if let Some(last) = table.last_mut()
         && last.va + last.len == next.va
         && last.object == next.object

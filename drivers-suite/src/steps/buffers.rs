@@ -108,14 +108,11 @@ fn again_and_again(gpu: &Gpu, _: &Resources) -> Result<()> {
 
 /// Memory that is freed while it is bound.
 fn freed(gpu: &Gpu, on: &Resources) -> Result<()> {
+    let memory = gpu.allocate(4 * BLOCK)?;
+    let bind = vk::SparseMemoryBind::default().size(4 * BLOCK).memory(memory);
+    gpu.bind_buffer(on.buffers[0], &[bind])?;
     // SAFETY: memory that nothing uses when it is freed.
-    unsafe {
-        let info = vk::MemoryAllocateInfo::default().allocation_size(4 * BLOCK);
-        let memory = gpu.device.allocate_memory(&info, None)?;
-        let bind = vk::SparseMemoryBind::default().size(4 * BLOCK).memory(memory);
-        gpu.bind_buffer(on.buffers[0], &[bind])?;
-        gpu.device.free_memory(memory, None);
-    }
+    unsafe { gpu.device.free_memory(memory, None) };
     gpu.bind_buffer(on.buffers[0], &[gpu.part(2 * BLOCK, BLOCK, 0)])
 }
 

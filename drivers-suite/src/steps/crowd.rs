@@ -40,8 +40,7 @@ fn bind_on(gpu: &Gpu, number: u64, buffer: vk::Buffer, queue: &Mutex<vk::Queue>)
         let temporary = gpu.residency_buffer(SIZE)?;
         // SAFETY: the device's own objects, which go when nothing uses them any more.
         unsafe {
-            let info = vk::MemoryAllocateInfo::default().allocation_size(4 * BLOCK);
-            let memory = gpu.device.allocate_memory(&info, None)?;
+            let memory = gpu.allocate(4 * BLOCK)?;
             let bind =
                 vk::SparseMemoryBind::default().resource_offset(place * BLOCK).size(BLOCK).memory(memory);
             submit(temporary, bind, value + 3)?;
@@ -98,9 +97,7 @@ fn bind_thousands(gpu: &Gpu, on: &Resources) -> Result<()> {
     call(order.iter().filter(|&n| n % 3 == 0).map(|&n| (n, unbind(BLOCK, 2 * BLOCK))).collect())?;
     // SAFETY: memory of the device, which may go while it is bound to what is not used.
     unsafe {
-        let info = vk::MemoryAllocateInfo::default().allocation_size(BLOCK);
-        let memories = (0..MEMORIES).map(|_| gpu.device.allocate_memory(&info, None));
-        let memories = memories.collect::<Result<Vec<_>, _>>()?;
+        let memories = (0..MEMORIES).map(|_| gpu.allocate(BLOCK)).collect::<Result<Vec<_>>>()?;
         let binds = order.iter().zip(&memories);
         let binds =
             binds.map(|(&n, &memory)| (n, vk::SparseMemoryBind::default().size(BLOCK).memory(memory)));

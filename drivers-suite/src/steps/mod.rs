@@ -53,7 +53,7 @@ impl Needs {
 }
 
 /// Whether the layer is there, as `scripts/drivers` and `compare` ask for it.
-fn is_layered() -> bool {
+pub fn is_layered() -> bool {
     std::env::var("VK_INSTANCE_LAYERS").is_ok_and(|layers| layers.contains(manifest::LAYER))
 }
 
