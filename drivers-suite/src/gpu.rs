@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a sparse block.
 pub const BLOCK: u64 = 64 << 10;
-/// Bytes of the memory that steps bind.
-pub const POOL: u64 = 128 << 20;
+/// Bytes of the memory that steps bind. Drivers offer no more than a part of a small machine's memory.
+pub const POOL: u64 = 64 << 20;
 /// Bytes of the resource that shows what unbound pages are.
 const SIZE_OF_UNBOUND: u64 = 4 << 20;
 
@@ -116,7 +116,9 @@ impl Gpu {
         let info = vk::MemoryAllocateInfo::default().allocation_size(size);
         // SAFETY: a valid allocate info; the new memory is nobody else's, and marked within its size while it is mapped.
         unsafe {
-            let memory = self.device.allocate_memory(&info, None)?;
+            let heaps = || self.instance.get_physical_device_memory_properties(self.physical).memory_heaps[0];
+            let memory = self.device.allocate_memory(&info, None);
+            let memory = memory.with_context(|| format!("{size} bytes of memory of {:?}", heaps()))?;
             if self.node.real().is_some() {
                 let name = self.names.fetch_add(1, Ordering::Relaxed);
                 ensure!(name < NAMES, "too much memory to have names");
