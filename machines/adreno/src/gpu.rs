@@ -5,12 +5,12 @@ use core::time::Duration;
 use crate::registers as r;
 use crate::ring::{Done, Ring};
 use crate::smmu::View;
-use crate::{Instant, Interrupts, Memory, Registers, power, smmu};
+use crate::{Instant, Interrupts, Line, Memory, Registers, power, smmu};
 
 /// What the device has been asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Interrupts raised.
+    /// Interrupts of the GPU's raised.
     pub interrupts: u64,
     /// Times that the command processor was started.
     pub starts: u64,
@@ -20,7 +20,7 @@ pub struct Counters {
     pub timestamps: u64,
     /// Command streams that the ring buffer called, and those that they called.
     pub streams: u64,
-    /// Writes to addresses that are not mapped.
+    /// Accesses to addresses that are not mapped.
     pub faults: u64,
 }
 
@@ -101,6 +101,10 @@ impl<R: Registers, M: Memory, I: Interrupts> Gpu<R, M, I> {
         self.counters.timestamps += done.timestamps;
         self.counters.streams += done.streams;
         self.counters.faults += done.faults;
+        if let Some(fault) = done.fault {
+            smmu::report(&self.registers, fault);
+            self.interrupts.raise(Line::Fault);
+        }
         if done.interrupt {
             self.pending |= r::INT_CACHE_FLUSH_TS;
         }
@@ -113,7 +117,7 @@ impl<R: Registers, M: Memory, I: Interrupts> Gpu<R, M, I> {
         if due && self.raised.is_none_or(|at| now.saturating_sub(at) > RAISE_AGAIN) {
             self.raised = Some(now);
             self.counters.interrupts += 1;
-            self.interrupts.raise();
+            self.interrupts.raise(Line::Gpu);
         }
     }
 }

@@ -65,10 +65,19 @@ pub trait Memory {
     fn store(&self, address: u64, value: u32) -> bool;
 }
 
-/// The interrupt line to the CPU, edge triggered.
+/// An interrupt line, by its distance from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The GPU's.
+    Gpu = 0,
+    /// That of the SMMU's first context bank, behind the one for all of the SMMU: an access faulted.
+    Fault = 2,
+}
+
+/// The interrupt lines to the CPU, edge triggered.
 pub trait Interrupts {
-    /// Raises it. All writes to registers and memory before it are visible to whoever handles the interrupt.
-    fn raise(&self);
+    /// Raises one. All writes to registers and memory before it are visible to whoever handles the interrupt.
+    fn raise(&self, line: Line);
 }
 
 /// Time since any fixed moment.

@@ -69,6 +69,19 @@ pub const SMMU_TTBR0: u32 = SMMU.start + SMMU_BANKS + 0x20;
 /// The table of addresses whose bit 48 is set, 64 bits.
 pub const SMMU_TTBR1: u32 = SMMU.start + SMMU_BANKS + 0x28;
 
+/// The first context bank: what kind of fault there was. The driver clears it by writing what it has read, which in memory changes
+/// nothing: it looks there when it is interrupted.
+pub const SMMU_FSR: u32 = SMMU.start + SMMU_BANKS + 0x58;
+/// The first context bank: the address of the fault, 64 bits.
+pub const SMMU_FAR: u32 = SMMU.start + SMMU_BANKS + 0x60;
+/// The first context bank: the access that faulted.
+pub const SMMU_FSYNR0: u32 = SMMU.start + SMMU_BANKS + 0x68;
+
+/// [`SMMU_FSR`]: nothing is mapped there.
+pub const FSR_TRANSLATION: u32 = 1 << 1;
+/// [`SMMU_FSYNR0`]: it was a write.
+pub const FSYNR0_WRITE: u32 = 1 << 4;
+
 /// Context banks come after as many pages as [`SMMU_ID1`] says.
 const SMMU_BANKS: u32 = 0x8000;
 

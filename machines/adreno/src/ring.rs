@@ -2,7 +2,7 @@
 
 use crate::packet::{self, Packet};
 use crate::registers as r;
-use crate::smmu::View;
+use crate::smmu::{Fault, View};
 use crate::{Memory, Registers};
 
 /// How deep command streams may call each other: the ring, and the two levels that the hardware has.
@@ -15,8 +15,24 @@ pub(crate) struct Done {
     pub(crate) timestamps: u64,
     pub(crate) streams: u64,
     pub(crate) faults: u64,
+    /// The first of them.
+    pub(crate) fault: Option<Fault>,
     /// An event wants to interrupt.
     pub(crate) interrupt: bool,
+}
+
+impl Done {
+    fn note(&mut self, fault: Fault) {
+        self.faults += 1;
+        self.fault.get_or_insert(fault);
+    }
+
+    /// Notes what went wrong with a write, which is dropped then.
+    fn written(&mut self, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            self.note(fault);
+        }
+    }
 }
 
 /// It cannot go on: a stream that is not mapped, or makes no sense.
@@ -32,8 +48,11 @@ struct Stream {
 }
 
 impl Stream {
-    fn next<R: Registers, M: Memory>(&mut self, view: &View<'_, R, M>) -> Result<u32, Hang> {
-        let word = view.read(self.base + u64::from(self.at) * 4).ok_or(Hang)?;
+    fn next<R: Registers, M: Memory>(&mut self, view: &View<'_, R, M>, done: &mut Done) -> Result<u32, Hang> {
+        let word = view.read(self.base + u64::from(self.at) * 4).map_err(|fault| {
+            done.note(fault);
+            Hang
+        })?;
         self.at += 1;
         Ok(word)
     }
@@ -61,7 +80,7 @@ impl Ring {
         }
         view.registers.write(r::CP_RB_RPTR, self.at);
         // Where the driver looks.
-        view.write(view.registers.read_long(r::CP_RB_RPTR_ADDR), self.at);
+        done.written(view.write(view.registers.read_long(r::CP_RB_RPTR_ADDR), self.at));
     }
 }
 
@@ -72,7 +91,7 @@ fn step<R: Registers, M: Memory>(
     depth: u32,
     done: &mut Done,
 ) -> Result<(), Hang> {
-    let packet = Packet::decode(stream.next(view)?).ok_or(Hang)?;
+    let packet = Packet::decode(stream.next(view, done)?).ok_or(Hang)?;
     done.packets += 1;
     // Only these are looked into, and none is longer than a word can say.
     let mut words = Vec::new();
@@ -86,18 +105,18 @@ fn step<R: Registers, M: Memory>(
         if depth == 0 {
             stream.at %= stream.len;
         }
-        words.push(stream.next(view)?);
+        words.push(stream.next(view, done)?);
     }
     let address = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     match (packet.opcode, &words[..]) {
         (Some(packet::EVENT_WRITE), &[event, low, high, value, ..]) => {
-            done.faults += u64::from(!view.write(address(low, high), value));
+            done.written(view.write(address(low, high), value));
             done.timestamps += 1;
             done.interrupt |= event & packet::EVENT_WRITE_IRQ != 0;
         }
         (Some(packet::MEM_WRITE), &[low, high, ref values @ ..]) => {
             for (va, value) in (address(low, high)..).step_by(4).zip(values) {
-                done.faults += u64::from(!view.write(va, *value));
+                done.written(view.write(va, *value));
             }
         }
         (Some(packet::INDIRECT_BUFFER), &[low, high, size]) if depth < DEPTH => {

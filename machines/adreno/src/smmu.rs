@@ -23,6 +23,20 @@ pub(crate) fn reset(registers: &impl Registers) {
     }
 }
 
+/// An access to an address that is not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) va: u64,
+    pub(crate) write: bool,
+}
+
+/// Leaves a fault for the driver to read.
+pub(crate) fn report(registers: &impl Registers, fault: Fault) {
+    registers.write_long(r::SMMU_FAR, fault.va);
+    registers.write(r::SMMU_FSYNR0, if fault.write { r::FSYNR0_WRITE } else { 0 });
+    registers.write(r::SMMU_FSR, r::FSR_TRANSLATION);
+}
+
 /// The GPU's view of memory.
 pub(crate) struct View<'a, R, M> {
     pub(crate) registers: &'a R,
@@ -39,16 +53,19 @@ impl<R: Registers, M: Memory> View<'_, R, M> {
         translate(self.memory, root, va & (HALF - 1))
     }
 
-    /// Reads the word at `va`; nothing when that faults.
-    pub(crate) fn read(&self, va: u64) -> Option<u32> {
-        self.memory.load(self.physical(va)?)
+    /// Reads the word at `va`.
+    pub(crate) fn read(&self, va: u64) -> Result<u32, Fault> {
+        let word = self.physical(va).and_then(|address| self.memory.load(address));
+        word.ok_or(Fault { va, write: false })
     }
 
-    /// Writes the word at `va`. Whether that did not fault.
-    pub(crate) fn write(&self, va: u64, value: u32) -> bool {
-        let Some(address) = self.physical(va) else { return false };
+    /// Writes the word at `va`.
+    pub(crate) fn write(&self, va: u64, value: u32) -> Result<(), Fault> {
+        let fault = Fault { va, write: true };
+        let address = self.physical(va).ok_or(fault)?;
         let prr = self.registers.read_long(r::SMMU_PRR_ADDRESS);
         // What is written to the partially resident region is dropped.
-        (prr != 0 && address & !(PAGE - 1) == prr) || self.memory.store(address, value)
+        let is_null = prr != 0 && address & !(PAGE - 1) == prr;
+        if is_null || self.memory.store(address, value) { Ok(()) } else { Err(fault) }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use tessera_adreno::page_table::translate;
 use tessera_adreno::registers::*;
-use tessera_adreno::{Gpu, Interrupts, Memory, Registers};
+use tessera_adreno::{Gpu, Interrupts, Line, Memory, Registers};
 
 /// Registers, RAM, and the interrupts that came.
 #[derive(Default)]
@@ -14,6 +14,7 @@ struct Bus {
     words: RefCell<HashMap<u32, u32>>,
     ram: RefCell<HashMap<u64, u32>>,
     raised: Cell<u32>,
+    faults: Cell<u32>,
 }
 
 impl Registers for &Bus {
@@ -46,8 +47,9 @@ impl Memory for &Bus {
 }
 
 impl Interrupts for &Bus {
-    fn raise(&self) {
-        self.raised.set(self.raised.get() + 1);
+    fn raise(&self, line: Line) {
+        let count = if line == Line::Fault { &self.faults } else { &self.raised };
+        count.set(count.get() + 1);
     }
 }
 
@@ -188,7 +190,7 @@ fn a_process_writes_through_its_own_table() {
     }
     (&bus).write_long(SMMU_PRR_ADDRESS, 0x5000);
     let write = |va: u64| [0x703d_0003, va as u32, (va >> 32) as u32, 0x1234];
-    let words = [write(data + 8), write(null + 8), write(data + 0x10_0000)].concat();
+    let words = [write(data + 8), write(null + 8), write(data + 0x10_0008)].concat();
     for (n, word) in (0u64..).zip(&words) {
         bus.ram.borrow_mut().insert(0x3000 + n * 4, *word);
     }
@@ -198,6 +200,11 @@ fn a_process_writes_through_its_own_table() {
     gpu.step(NOW);
     assert_eq!((bus.read_word(0x4008), bus.read_word(0x5008)), (0x1234, 0), "no write to a null mapping");
     assert_eq!((gpu.counters().faults, gpu.counters().streams, bus.read_word(0x2008)), (1, 1, 1));
+    assert_eq!(
+        (bus.faults.get(), bus.get(SMMU_FSR), bus.get(SMMU_FSYNR0)),
+        (1, FSR_TRANSLATION, FSYNR0_WRITE)
+    );
+    assert_eq!((&bus).read_long(SMMU_FAR), data + 0x10_0008);
     assert_eq!(translate(&bus, 0x20000, data + 8), Some(0x4008));
     assert_eq!(translate(&bus, 0x20000, data + 0x10_0000), None);
 }
@@ -209,6 +216,10 @@ fn what_is_not_mapped_hangs_until_a_restart() {
     bus.ring(0, &[&[0x703f_0003, 0x1000, 1, 8][..], &fence(1)].concat());
     gpu.step(NOW);
     assert_eq!((bus.read_word(0x2008), bus.get(CP_RB_RPTR)), (0, 0));
+    assert_eq!(
+        (bus.faults.get(), (&bus).read_long(SMMU_FAR), bus.get(SMMU_FSYNR0)),
+        (1, 1 << 32 | 0x1000, 0)
+    );
     bus.set(CP_SQE_CNTL, SQE_RUN);
     bus.ring(0, &fence(2));
     gpu.step(NOW);

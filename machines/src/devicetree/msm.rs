@@ -19,7 +19,7 @@ const GMU: u32 = FIRST_FREE + 4;
 const POWER_SURROUNDINGS: u32 = 0;
 const POWER_CORE: u32 = 1;
 
-/// Interrupts of the SMMU, one for all and one for each context bank: nothing raises them.
+/// Interrupts of the SMMU, one for all and one for each context bank: the first bank's is [`adreno::Line::Fault`].
 const SMMU_INTERRUPTS: Range<u32> = map::GPU_SPI + 1..map::GPU_SPI + 10;
 
 /// What the board is compatible with: the driver takes the layout of compressed images from the SoC.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adreno::{Gpu, Interrupts, Memory, Registers};
+use adreno::{Gpu, Interrupts, Line, Memory, Registers};
 use anyhow::{Context, Result};
 use wire::map;
 
@@ -50,7 +50,7 @@ impl Memory for Ram {
 }
 
 impl Interrupts for Distributor {
-    fn raise(&self) {
-        self.raise(0);
+    fn raise(&self, line: Line) {
+        self.raise(line as u32);
     }
 }

@@ -1,5 +1,8 @@
 //! What the tests share: a VM, its objects, and a look at what its page tables map.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use kmd::msm::{BoOptions, MsmVm, create_bo};
@@ -7,6 +10,7 @@ use kmd::uapi::msm::{BO_NO_SHARE, SUBMITQUEUE_VM_BIND, SubmitqueueNew, VmBind, V
 use kmd::{BindOp, BufferObject, Errno, Node, Refused, RenderNode, Syncobj, Vm};
 use oracle::mark::mark;
 use oracle::smmu::Smmu;
+use rustix::fs::OFlags;
 use tessera_machines_suite::bind;
 pub use tessera_machines_suite::bind::*;
 
@@ -116,6 +120,21 @@ impl Rig {
 /// A map at `va` bytes from [`BASE`] on.
 pub fn map(va: u64, len: u64, bo: &BufferObject, offset: u64) -> BindOp {
     bind::map(va, len, bo.handle(), offset)
+}
+
+/// The lines of the kernel's log.
+pub fn kernel_log() -> Vec<String> {
+    // Reading ends where a read would wait.
+    let nonblock = OFlags::NONBLOCK.bits() as i32;
+    let mut log = File::options().read(true).custom_flags(nonblock).open("/dev/kmsg").unwrap();
+    let mut buffer = [0; 8192];
+    let mut lines = Vec::new();
+    while let Ok(len @ 1..) = log.read(&mut buffer) {
+        let line = String::from_utf8_lossy(&buffer[..len]);
+        let text = line.split_once(';').map_or("", |(_, text)| text).lines().next().unwrap_or("");
+        lines.push(text.to_owned());
+    }
+    lines
 }
 
 /// A raw VM_BIND without syncobjs.

@@ -1,7 +1,9 @@
 //! What the GPU sees of what is bound: a command stream that writes through mappings.
 
-use kmd::BufferObject;
+use std::time::Duration;
+
 use kmd::uapi::msm::*;
+use kmd::{BufferObject, Vm};
 
 use crate::rig::*;
 
@@ -58,6 +60,29 @@ fn the_gpu_writes_where_it_is_told() {
     rig.unmap(PAGE, PAGE).unwrap();
     run(&rig, &write(16, 0x44));
     assert_eq!((load(&a, PAGE + 16), load(&b, 2 * PAGE + 16)), (0x11, 0x44));
+}
+
+/// The kernel hears where and how it went wrong, and what the stream does besides is done.
+#[test]
+fn a_write_to_nowhere() {
+    let rig = Rig::new();
+    let bo = rig.bo(PAGE);
+    rig.map(&bo, 0, 0, PAGE).unwrap();
+    // Addresses of no other test.
+    let at = (1 << 31) + 0x7e55_e018;
+    run(&rig, &[write(at, 0x11), write(16, 0x22)].concat());
+    assert_eq!(load(&bo, 16), 0x22);
+    let told = format!("iova={:016x} dir=WRITE type=TRANSLATION", BASE + at);
+    let is_told = || kernel_log().iter().any(|line| line.contains(&told));
+    // Its handler is a thread.
+    let comes = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        is_told()
+    });
+    assert!(comes, "{told}: {:#?}", kernel_log());
+    assert_eq!(rig.vm.is_usable(), Ok(true));
+    run(&rig, &write(16, 0x33));
+    assert_eq!(load(&bo, 16), 0x33);
 }
 
 #[test]

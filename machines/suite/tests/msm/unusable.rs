@@ -1,9 +1,5 @@
 //! How a VM becomes unusable, and what is left of it.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-
 use kmd::uapi::msm::*;
 use kmd::{Errno, Refused, Vm};
 use tessera_machines_suite::gate::Gate;
@@ -15,22 +11,10 @@ const LOG_SHIFT: &str = "/sys/module/msm/parameters/vm_log_shift";
 
 /// What the kernel's log has about updates of VMs, from `start` on.
 fn vm_log(start: &str) -> Vec<String> {
-    // Reading ends where a read would wait.
-    let mut log = File::options().read(true).custom_flags(libc_nonblock()).open("/dev/kmsg").unwrap();
-    let mut buffer = [0; 8192];
-    let mut lines = Vec::new();
-    while let Ok(len @ 1..) = log.read(&mut buffer) {
-        let line = String::from_utf8_lossy(&buffer[..len]);
-        let text = line.split_once(';').map_or("", |(_, text)| text).lines().next().unwrap_or("");
-        lines.push(text.to_owned());
-    }
+    let lines = kernel_log();
     let from = lines.iter().rposition(|line| line.contains(start)).expect("the kernel says so");
     let update = |line: &String| line.split_once("  - ").map(|(_, update)| update.to_owned());
     lines[from + 1..].iter().map_while(update).collect()
-}
-
-fn libc_nonblock() -> i32 {
-    rustix::fs::OFlags::NONBLOCK.bits() as i32
 }
 
 /// Two queues that do what they do in another order than the calls were made in: the page table is not free when the map comes.
