@@ -304,8 +304,8 @@ fn injected_faults() {
     assert_eq!(ioctl(&*rig.node, &mut BoCreate { size: PAGE, ..Default::default() }), Err(Errno::NOMEM));
     assert_eq!(ioctl(&*rig.node, &mut BoCreate { size: PAGE, ..Default::default() }), Ok(()));
 
-    // Version and MMU query, VM_CREATE, BO_CREATE.
-    let rig = faults(Faults { ioctl: Some(4), ..Faults::default() });
+    // Version, queries for MMU and GPU, VM_CREATE, BO_CREATE.
+    let rig = faults(Faults { ioctl: Some(5), ..Faults::default() });
     assert_eq!(ioctl(&*rig.node, &mut BoCreate { size: PAGE, ..Default::default() }), Err(Errno::NOMEM));
     assert_eq!(rig.node.counters().live_bos, 0);
 
