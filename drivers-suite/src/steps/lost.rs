@@ -156,6 +156,11 @@ fn lose_while_waiting(gpu: &Gpu, buffer: vk::Buffer, shown: Shown) -> Result<()>
             ensure!(is_lost(&bound), "a bind on a lost device: {bound:?}");
         } else {
             gpu.signal(awaited, 1)?;
+            // PanVK may say that the device is lost before the layer has seen it: until then, binds wait behind the others.
+            let bind = || gpu.submit(gpu.queue, one(3), Points::default(), vk::Fence::null());
+            while !is_lost(&bind()) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         ensure!(ended(gpu.device.wait_for_fences(&[fence], true, u64::MAX)), "a fence of a lost device");
         let (semaphores, values) = ([timeline], [1]);
