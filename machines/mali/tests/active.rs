@@ -278,6 +278,27 @@ fn a_stream_waits_is_suspended_and_goes_on() {
     assert_eq!((machine.get(driver.data), machine.get(driver.ring_words + 16)), (6, 9 * 8), "to the end");
 }
 
+/// However late the driver looks, it hears of what changed before it hears that there is nothing more to do.
+#[test]
+fn idle_comes_after_what_was_seen() {
+    const SYNC_UPDATE: u32 = 1 << 28;
+    const IDLE: u32 = 1 << 29;
+    let machine = &Machine::new();
+    let mut driver = Driver::boot(machine);
+    driver.start(1);
+    let (input, output) = driver.sides(0x1000);
+    let events = |driver: &Driver| (driver.read(input) ^ driver.read(output)) & (SYNC_UPDATE | IDLE);
+    driver.submit(&with(DATA, 5, ADD64));
+    assert_eq!(events(&driver), SYNC_UPDATE);
+    driver.gpu.step(Duration::from_millis(10));
+    assert_eq!(events(&driver), SYNC_UPDATE, "the driver has not looked yet");
+    driver.write(input, driver.read(input) ^ SYNC_UPDATE);
+    driver.gpu.step(Duration::from_micros(10_500));
+    assert_eq!(events(&driver), 0, "too early");
+    driver.gpu.step(Duration::from_millis(11));
+    assert_eq!(events(&driver), IDLE);
+}
+
 #[test]
 fn what_is_not_mapped_faults() {
     let machine = &Machine::new();

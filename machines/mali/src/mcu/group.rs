@@ -2,7 +2,7 @@
 
 use super::interface::Interface;
 use super::stream::{Error, Ring, Stream, Wait};
-use super::{ACK, IDLE_AFTER, REQ, raise};
+use super::{ACK, IDLE_AFTER, REQ, raise, stands};
 use crate::Instant;
 use crate::firmware::{STREAM_SUSPEND_LEN, STREAMS, Words};
 use crate::memory::{Fault, Memory, Space};
@@ -74,6 +74,8 @@ pub(super) struct Turn {
     pub synced: bool,
     /// There is news for the driver in the words of the group.
     pub interrupt: bool,
+    /// The driver has not seen yet that such objects had changed before.
+    pub unseen: bool,
     /// Instructions executed without effect, that would have drawn or computed something.
     pub skipped: u64,
     /// What the MMU did not let through.
@@ -229,6 +231,11 @@ impl Group {
             self.ran = Some(now);
         }
         let mut events = if tell_host { SYNC_UPDATE } else { 0 };
+        // On a busy host the driver may take longer to see what it was told than what comes after may wait.
+        turn.unseen = stands(words, Words::group(number), SYNC_UPDATE);
+        if turn.unseen && self.ran.is_some() {
+            self.ran = Some(now);
+        }
         if self.ran.is_some_and(|at| now.saturating_sub(at) >= IDLE_AFTER) {
             self.ran = None;
             events |= IDLE;

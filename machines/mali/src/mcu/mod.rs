@@ -26,8 +26,8 @@ const IDLE: u32 = 1 << 26;
 const REQUESTS: u32 = 0x7ff;
 
 /// How long a group, or all of them, have nothing to do before the driver is told. What the driver asks for, in units of a
-/// clock that there is not, comes to the same. It has to be after what they did last is told: panthor looks for groups to run
-/// when one becomes idle, and not when it finds that one can go on.
+/// clock that there is not, comes to the same. It counts from when the driver has seen what they did last: panthor looks for
+/// groups to run when one becomes idle, and not when it finds that one can go on.
 const IDLE_AFTER: Duration = Duration::from_micros(800);
 
 /// The address space of the MCU itself.
@@ -107,6 +107,9 @@ impl<M: Memory> Mcu<M> {
             let user = Space::new(registers, &self.memory, group.space());
             let turn = group.run(number, &words, &own, &user, now);
             synced |= turn.synced;
+            if turn.unseen && self.ran.is_some() {
+                self.ran = Some(now);
+            }
             news.groups |= u32::from(turn.interrupt) << number;
             news.skipped += turn.skipped;
             news.faults.extend(turn.faults);
@@ -127,6 +130,11 @@ impl<M: Memory> Mcu<M> {
 fn raise<M: Memory>(words: &Interface<M>, of: Words, events: u32) {
     let (request, acknowledged) = (words.read(of.input + REQ), words.read(of.output + ACK));
     words.write(of.output + ACK, acknowledged & !events | !request & events);
+}
+
+/// Whether one of these events has been raised and the driver has not answered.
+fn stands<M: Memory>(words: &Interface<M>, of: Words, events: u32) -> bool {
+    (words.read(of.input + REQ) ^ words.read(of.output + ACK)) & events != 0
 }
 
 /// The global doorbell.
